@@ -2071,7 +2071,7 @@ FAULTS = (
         "transport/grpc",
         "src/fedsplit/inference/grpc/devices.py",
         "        if measured.checksum != answered.checksum:\n"
-        '            raise Corrupt("other logits arrived than were sent")\n',
+        '            raise Corrupt("the logits that arrived are not those that the server sent")\n',
         "",
         ("tests/inference/test_inference.py",),
     ),

@@ -525,7 +525,7 @@ def test_client_refuses_another_verb_under_the_identity_of_the_last(stream: Stre
     begin = Parcel(pb.FromServer(identity=stream.named(0), begin=pb.Begin()))
     stream.serve([begin, install(stream, 1)])
     other = Parcel(pb.FromServer(identity=stream.named(1), forward=pb.Forward()))
-    with pytest.raises(Corrupt, match="under the name"):
+    with pytest.raises(Corrupt, match="with the identity of the last one"):
         stream.serve([other])
 
 

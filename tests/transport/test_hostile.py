@@ -237,7 +237,7 @@ SEEDS, SLOPES = torch.tensor([1, 2, 3], dtype=torch.int32), torch.tensor([1.0, 2
 @pytest.mark.parametrize(
     ("tensors", "told"),
     [
-        ({"slopes": SLOPES}, "1 tensors came, 2 were expected"),
+        ({"slopes": SLOPES}, "1 tensors came, and 2 were expected"),
         ({"seeds": SEEDS[:2], "slopes": SLOPES}, r"'seeds' is of shape \(3,\) and torch.int32"),
         ({"seeds": SEEDS.long(), "slopes": SLOPES}, "'seeds' is of shape"),
         ({"seeds": SEEDS, "slopes": SLOPES[:2]}, "'slopes' is of shape"),
@@ -259,5 +259,5 @@ def test_client_refuses_seeds_and_scalars_that_no_server_sends(
     worker.run.engine.enter([CLIENT])
     with pytest.raises(Corrupt, match=told):
         worker.answer(verb)
-    with pytest.raises(Corrupt, match="clients of this run answer none"):
+    with pytest.raises(Corrupt, match="clients of this run answer no seeds"):
         worlds["none"].worker().answer(verb)

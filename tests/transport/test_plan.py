@@ -206,7 +206,7 @@ def test_folder_of_a_model_is_said_by_each_machine_and_by_no_server(configured: 
     own = {"model.name": "/home/client/base", "dataset.root": "/home/client"}
     assert configuration_of_client(plan, 0, own).model.arguments["name"] == "/home/client/base"
     plan.settings.add(key="model.name", value=pb.Value(text="/etc/passwd"))
-    with pytest.raises(Corrupt, match=r"'model.name' is nothing that a server decides"):
+    with pytest.raises(Corrupt, match=r"the plan sets the key 'model.name', which no server decides"):
         configuration(plan)
 
 
@@ -379,7 +379,7 @@ def test_plan_carries_a_normalisation_and_refuses_what_is_none() -> None:
         damaged = pb.Plan(images=pb.Images(scale=scale, shift=[-1.0, 0.5], channels=channels, side=8))
         with pytest.raises(Corrupt):
             preparation(damaged)
-    with pytest.raises(Corrupt, match="without data"):
+    with pytest.raises(Corrupt, match="does not describe the data"):
         preparation(pb.Plan())
 
 

@@ -98,7 +98,7 @@ class DeviceClient(Dialler):
     def admit(self, frame: pb.FromServer) -> bool:
         asked = self._pending
         if asked is None or frame.WhichOneof("content") != "logits" or frame.identity != asked.identity:
-            raise Corrupt("tensors that were not asked for")
+            raise Corrupt("the server sent tensors that this device did not ask for")
         check(frame.tensors, asked.expected)
         return True
 
@@ -127,7 +127,7 @@ class DeviceClient(Dialler):
 
     def _measure(self, asked: _PendingRequest | None, parcel: Parcel[pb.FromServer]) -> Parcel[pb.FromClient]:
         if asked is None or parcel.head.WhichOneof("content") != "logits" or not parcel.payloads:
-            raise Corrupt("logits that were not asked for")
+            raise Corrupt("the server sent logits that this device did not ask for")
         assert self._batches is not None
         logits = decode_tensors(parcel, asked.expected)["logits"]
         journey = time.perf_counter() - asked.sent
