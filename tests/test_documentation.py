@@ -98,11 +98,12 @@ def test_split_example_of_the_guide_to_python_makes_halves_that_compute_the_whol
     assert torch.equal(halves.server(halves.client(x)), model(x))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/commands.md", "docs/network.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/commands.md", "docs/network.md", "docs/tutorials/*.md"])
 def test_commands_that_are_shown_compose_to_the_choices_they_name(
     root: Path, configured: Configure, page: str
 ) -> None:
-    lines = re.findall(r"^    python main\.py(.*?)(?:#.*)?$", (root / page).read_text("utf-8"), re.MULTILINE)
+    text = "".join(path.read_text("utf-8") for path in sorted(root.glob(page)))
+    lines = re.findall(r"^    python main\.py(.*?)(?:#.*)?$", text, re.MULTILINE)
     runs = [line for line in lines if shlex.split(line)[:1] == [] or "=" in shlex.split(line)[0]]
     commands = [shlex.split(line) for line in runs if "-m" not in line.split() and "resume=" not in line]
     assert len(commands) >= 3

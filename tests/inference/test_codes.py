@@ -100,7 +100,7 @@ def sealed(scale: float, zero_point: int, dtype: torch.dtype = torch.uint8, more
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf"), 0.0, -1.0, 1e38])
 def test_device_codes_refuse_a_message_whose_scale_gives_no_finite_numbers(scale: float) -> None:
-    with pytest.raises(Corrupt, match="codes have scale .* which no sender writes"):
+    with pytest.raises(Corrupt, match=r"codes have scale .* which no sender writes"):
         CODES.decode(sealed(scale, 0))
 
 
@@ -108,7 +108,7 @@ def test_device_codes_refuse_a_message_whose_scale_gives_no_finite_numbers(scale
 def test_device_codes_refuse_a_message_whose_zero_point_is_no_code(
     dtype: torch.dtype, zero_point: int
 ) -> None:
-    with pytest.raises(Corrupt, match="codes have scale .* which no sender writes"):
+    with pytest.raises(Corrupt, match=r"codes have scale .* which no sender writes"):
         CODES.decode(sealed(0.1, zero_point, dtype))
 
 
