@@ -204,14 +204,14 @@ def test_client_that_is_not_named_or_not_there_is_told_in_one_line(
     path, _ = left["fed_per"]
     directory = RunDirectory.existing(path, "run")
     with pytest.raises(UserError, match=r"its clients have models of their own: task.client names one of \d"):
-        directory.trained()
+        directory.trained_weights()
     with pytest.raises(UserError, match="its clients have models of their own"):
         TrainedStart.of(str(path))
     with pytest.raises(UserError, match=r"task\.client=9: must be one of \d, \d"):
-        directory.trained(9)
+        directory.trained_weights(9)
     shared = runs.ran(tiny("algorithm=fed_avg", "rounds=1"), tmp_path / "shared")
     with pytest.raises(UserError, match=r"task\.client=0: must be null: clients share the model of run="):
-        RunDirectory.existing(shared, "run").trained(0)
+        RunDirectory.existing(shared, "run").trained_weights(0)
     with pytest.raises(UserError, match=r"task\.client=0: must be null without run="):
         subject_of(tiny("algorithm=fed_avg").config, 0)
 

@@ -240,7 +240,7 @@ def test_client_takes_outputs_of_the_trunk_for_the_batch_that_waits_and_no_other
         with pytest.raises(Corrupt):
             worker.admit(asked(2, step_tail=pb.StepTail(), tensors=[wrong]))
     assert worker.expectations.trunk_output(8)[0].shape == (8, 64)
-    with pytest.raises(Corrupt, match="no part of this run"):
+    with pytest.raises(Corrupt, match="not a part of this run"):
         worker.expectations.part(pb.AUXILIARY)
     plain = Expectations(tiny("algorithm=splitfed_v1").transport.run)
     with pytest.raises(Corrupt, match="hold no tail"):

@@ -17,7 +17,7 @@ from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.codecs.randtopk import RandTopK
 from fedsplit.quant.codecs.sign import Sign
 from fedsplit.quant.codecs.topk import TopK
-from fedsplit.quant.codecs.viewed import Reshaped
+from fedsplit.quant.codecs.viewed import ReshapedSamples
 from fedsplit.quant.codecs.zstd import Zstd
 from fedsplit.quant.message import Corrupt, Message, expect
 from tests.quant.drawn import DTYPES, Shape
@@ -37,7 +37,7 @@ CLOSED: dict[str, Quantizer[Any]] = {
     "sign": Sign(granularity="channel"),
     "topk": TopK(fraction=0.4),
     "randtopk": RandTopK(fraction=0.4),
-    "viewed": Reshaped(affine(bits=4, granularity="channel"), (3, 1)),
+    "viewed": ReshapedSamples(affine(bits=4, granularity="channel"), (3, 1)),
 }
 """Codecs whose sizes follow from shapes."""
 QUANTIZERS: dict[str, Quantizer[Any]] = {

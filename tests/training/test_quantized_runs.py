@@ -520,12 +520,12 @@ def test_stochastic_rounding_differs_between_clients_and_steps_with_equal_data(t
 
     def smashed(client: int, step: int) -> Tensor:
         upload = Upload(client, step, z, torch.zeros(8, dtype=torch.int64))
-        return run.transport.client_end.smashed(upload, 0).arrived.decoded
+        return run.transport.client_end.smashed(upload, 0).transfer.decoded
 
     arrived = [smashed(client, step) for client in (0, 1) for step in (0, 1)]
     for step in (0, 1):
         coded = cohort._coded(step, {0: z, 1: z}, "cut_gradient")
-        arrived += [each.arrived.decoded for _, each in coded]
+        arrived += [each.transfer.decoded for _, each in coded]
     assert all(not torch.equal(a, b) for i, a in enumerate(arrived) for b in arrived[:i])
     assert torch.equal(smashed(0, 0), arrived[0])
 

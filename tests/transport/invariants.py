@@ -330,7 +330,7 @@ def server_survives(world: World, conversation: int, verb: int, frames: Sequence
     assert (hub._sessions[1].link, hub._sessions[1].pending) == (other, undisturbed)
     assert hub._sessions[CLIENT].link is None
     json.dumps(hub._ledger.state(), allow_nan=False)
-    wasted = sum(hub._ledger.again(0).values())
+    wasted = sum(hub._ledger.repeated_bytes(0).values())
     asked = hub._sessions[CLIENT].pending
     assert asked is not None
     assert wasted <= (len(frames) + 1) * world.expectations.most_up + asked.verb.size

@@ -228,7 +228,7 @@ def test_upload_that_comes_twice_is_taken_once_and_ends_no_stream(worlds: dict[s
     assert [record.getMessage() for record in records if "closed" in record.getMessage()] == []
     answered = hub.answers([CLIENT], until=None, enough=None)[CLIENT]
     assert [answer.head for answer in answered] == [parcel.head for parcel in honest]
-    assert hub._ledger.again(0) == {"up": honest[0].size, "down": 0}
+    assert hub._ledger.repeated_bytes(0) == {"up": honest[0].size, "down": 0}
 
 
 SEEDS, SLOPES = torch.tensor([1, 2, 3], dtype=torch.int32), torch.tensor([1.0, 2.0, 3.0])
@@ -237,7 +237,7 @@ SEEDS, SLOPES = torch.tensor([1, 2, 3], dtype=torch.int32), torch.tensor([1.0, 2
 @pytest.mark.parametrize(
     ("tensors", "told"),
     [
-        ({"slopes": SLOPES}, "1 tensors came, 2 were expected"),
+        ({"slopes": SLOPES}, "1 tensors came, and 2 were expected"),
         ({"seeds": SEEDS[:2], "slopes": SLOPES}, r"'seeds' is of shape \(3,\) and torch.int32"),
         ({"seeds": SEEDS.long(), "slopes": SLOPES}, "'seeds' is of shape"),
         ({"seeds": SEEDS, "slopes": SLOPES[:2]}, "'slopes' is of shape"),
@@ -259,5 +259,5 @@ def test_client_refuses_seeds_and_scalars_that_no_server_sends(
     worker.run.engine.enter([CLIENT])
     with pytest.raises(Corrupt, match=told):
         worker.answer(verb)
-    with pytest.raises(Corrupt, match="clients of this run answer none"):
+    with pytest.raises(Corrupt, match="clients of this run answer no seeds"):
         worlds["none"].worker().answer(verb)

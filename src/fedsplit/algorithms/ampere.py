@@ -15,7 +15,7 @@ from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import Upload
 from fedsplit.randomness import generator
-from fedsplit.state.settled import Settled
+from fedsplit.state.settled import SettledTensors
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 
@@ -93,7 +93,7 @@ class Ampere(LocalLoss):
             uploads += batch_uploads
         pool = pool_uploads(uploads, self.padding)
         samples = self.memory.keep({"z": pool.z, "y": pool.y})
-        self.uploads[t] = Uploads(new_clients, len(uploads), Settled(samples))
+        self.uploads[t] = Uploads(new_clients, len(uploads), SettledTensors(samples))
 
     @override
     def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:
@@ -118,7 +118,7 @@ class Ampere(LocalLoss):
             int(t): Uploads(
                 each["clients"],
                 each["batches"],
-                Settled({name: tensor.to(device) for name, tensor in each["samples"].items()}),
+                SettledTensors({name: tensor.to(device) for name, tensor in each["samples"].items()}),
             )
             for t, each in state["uploads"].items()
         }
@@ -136,7 +136,7 @@ class Uploads:
 
     clients: list[int]
     batches: int
-    samples: Settled
+    samples: SettledTensors
 
     @property
     def pool(self) -> Upload:

@@ -17,7 +17,7 @@ from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 from fedsplit.machine.extras import extra
 from fedsplit.parties.spread.engine import SpreadEngine
-from fedsplit.parties.workers import Cluster, Verbs, WorkerNeeds, Workers
+from fedsplit.parties.workers import Cluster, Needs, Verbs, Workers
 from fedsplit.state.weights import Weights
 
 BuildWorker: TypeAlias = Callable[[Plain, Data, Sequence[Weights | None]], Verbs]
@@ -56,10 +56,10 @@ def spread(parts: ClientParts, cluster: Cluster, build_worker: BuildWorker) -> C
     return replace(parts, engine=SpreadEngine(parts.engine, workers, partial(_start, parts, build_worker)))
 
 
-def _needs(parts: ClientParts) -> WorkerNeeds:
+def _needs(parts: ClientParts) -> Needs:
     weights = [each for module in parts.models.halves.modules for each in travelling_tensors(module).values()]
     cohort = parts.config.population.cohort * sum(each.nbytes for each in weights)
-    return WorkerNeeds(
+    return Needs(
         threads=parts.config.computation.threads,
         device=parts.device,
         cohort_bytes=cohort,
@@ -75,7 +75,7 @@ def _start(parts: ClientParts, build_worker: BuildWorker, workers: Workers) -> N
         computation=replace(parts.config.computation, device=device),
     )
     modules = (*parts.models.halves.modules, parts.models.auxiliary)
-    workers.start(build_worker, config.plain(), _without_tests(parts.data), [*map(_held, modules)])
+    workers.start(build_worker, config.plain(), _without_tests(parts.data), [*map(_all_tensors, modules)])
 
 
 def _without_tests(data: Data) -> Data:
@@ -85,6 +85,6 @@ def _without_tests(data: Data) -> Data:
     )
 
 
-def _held(module: nn.Module | None) -> Weights | None:
+def _all_tensors(module: nn.Module | None) -> Weights | None:
     """All that a module holds, also what does not learn; no copies."""
     return None if module is None else module.state_dict()

@@ -48,10 +48,10 @@ class KeptState:
     @property
     def memory(self) -> float:
         """Bytes in memory at the end of the run."""
-        return self.clients * self.of_client + self.aligned * self.of_aligned - self.mapped
+        return self.clients * self.of_client + self.aligned * self.of_aligned - self.mapped_bytes
 
     @property
-    def mapped(self) -> float:
+    def mapped_bytes(self) -> float:
         """Bytes in files mapped to memory."""
         if self.budget is None:
             return 0.0
@@ -60,11 +60,11 @@ class KeptState:
     @property
     def checkpoint(self) -> float:
         """Number of bytes of a checkpoint."""
-        return self.memory + self.mapped
+        return self.memory + self.mapped_bytes
 
     @override
     def __str__(self) -> str:
-        files = f" and {_size(self.mapped)} in mapped files" if self.mapped else ""
+        files = f" and {_size(self.mapped_bytes)} in mapped files" if self.mapped_bytes else ""
         return (
             f"state of clients: about {self.clients:,.0f} of {self.population:,} take part, which keep about "
             f"{_size(self.memory)} in memory{files}; a checkpoint takes about {_size(self.checkpoint)}"
@@ -123,7 +123,7 @@ def refuse_state_beyond_machine(kept: KeptState) -> None:
         key, value = by_client if kept.of_client else ("auxiliary.memory_mb", kept.budget_mb)
         message = f"{kept}, and this machine has {_size(memory)} of memory"
         raise UserError(key, value, f"{message}: {_less(kept)}")
-    if kept.mapped > (room := _room()):
+    if kept.mapped_bytes > (room := _room()):
         message = f"{kept}, and {gettempdir()} has room for {_size(room)}"
         raise UserError("auxiliary.keep_clients", None, f"{message}: {_less(kept)}")
 

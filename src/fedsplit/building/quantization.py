@@ -11,7 +11,7 @@ from fedsplit.errors import UserError
 from fedsplit.objectives.objective import Objective
 from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.codecs.identity import Identity
-from fedsplit.quant.codecs.viewed import Reshaped
+from fedsplit.quant.codecs.viewed import ReshapedSamples
 from fedsplit.quant.positions import Positions
 from fedsplit.quant.quantization import Quantization, WeightsCodecs
 
@@ -93,7 +93,7 @@ def codec_at_cut(
         arguments = {**component.arguments, "channel_dim": -1}
         codec = build_codec(replace(choice, component=replace(component, arguments=arguments)))
         assert isinstance(codec, Quantizer)
-    return Reshaped(codec, seen) if seen != smashed_shape else codec
+    return ReshapedSamples(codec, seen) if seen != smashed_shape else codec
 
 
 def build_codec(choice: CodecChoice) -> Codec:

@@ -41,7 +41,7 @@ class TrainedRun:
         config = directory.run_config(trust=trust)
         config = replace(config, computation=replace(config.computation, device=device, threads=threads))
         refuse_tail(config, "in a run whose client model is deployed")
-        weights = directory.trained(client)
+        weights = directory.trained_weights(client)
         with allowing_a_run_directory():
             self.path, self.parts = path, build_clients(config)
         halves = self.parts.models.halves

@@ -39,7 +39,7 @@ class TrainedStart:
         directory = RunDirectory.existing(run, "run")
         directory.config()
         shared = (directory.path / "model" / "auxiliary.safetensors").is_file()
-        halves = directory.trained()
+        halves = directory.trained_weights()
         return cls(run, halves["client"] | halves["server"], directory.model("auxiliary") if shared else None)
 
     def load_into(self, halves: SplitModel, auxiliary: nn.Module | None) -> None:

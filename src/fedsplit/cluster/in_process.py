@@ -13,11 +13,11 @@ from fedsplit.errors import RunFailed
 from fedsplit.parties.workers import (
     Build,
     Cluster,
+    Needs,
     PendingAnswer,
-    SharedArgument,
+    SharedValue,
     Verbs,
     WorkerLost,
-    WorkerNeeds,
     Workers,
 )
 
@@ -34,7 +34,7 @@ class InProcess(Cluster):
         self._count, self._min_workers = workers, min_workers
 
     @override
-    def spawn(self, needs: WorkerNeeds) -> "InProcessWorkers":
+    def spawn(self, needs: Needs) -> "InProcessWorkers":
         return InProcessWorkers(self._count, self._min_workers)
 
 
@@ -62,10 +62,10 @@ class InProcessWorkers(Workers):
     def start(self, build: Build, *given: Any) -> None:
         packed = pack(given)
         self._begin = (build, packed)
-        self.there = {worker: self._built() for worker in range(self.count)}
+        self.there = {worker: self._build() for worker in range(self.count)}
         self.summary.workers, self.summary.nodes = self.count, 1
 
-    def _built(self) -> Verbs:
+    def _build(self) -> Verbs:
         build, packed = self._begin
         return build(*unpack(packed, shared=True))
 
@@ -79,9 +79,7 @@ class InProcessWorkers(Workers):
         if worker in self._lost:
             return PendingAnswer(worker, None)
         began = perf_counter()
-        sent = (
-            each.handle if isinstance(each, SharedArgument) else deepcopy(pack(each)) for each in arguments
-        )
+        sent = (each.handle if isinstance(each, SharedValue) else deepcopy(pack(each)) for each in arguments)
         try:
             answer = self.there[worker].answer(verb, *map(unpack, sent))
         except Exception as error:
@@ -91,8 +89,8 @@ class InProcessWorkers(Workers):
         return PendingAnswer(worker, (deepcopy(pack(answer)),))
 
     @override
-    def share(self, value: Any) -> SharedArgument:
-        return SharedArgument(deepcopy(pack(value)))
+    def share(self, value: Any) -> SharedValue:
+        return SharedValue(deepcopy(pack(value)))
 
     @override
     def gather(self, pending: Sequence[PendingAnswer]) -> list[Any]:
@@ -110,7 +108,7 @@ class InProcessWorkers(Workers):
         for worker in self._lost:
             del self.there[worker]
             if worker not in self.stays_away:
-                self.there[worker] = self._built()
+                self.there[worker] = self._build()
         self.summary.lost += len(self._lost)
         self._lost = set()
         if len(self.there) < self.min_workers:

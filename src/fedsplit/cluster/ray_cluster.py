@@ -7,7 +7,7 @@ from typing_extensions import override
 
 from fedsplit.cluster.ray_workers import RayWorkers
 from fedsplit.config.values import NonNegativeFloat, PositiveFloat, PositiveInt
-from fedsplit.parties.workers import Cluster, WorkerNeeds, WorkerSize
+from fedsplit.parties.workers import Cluster, Needs, WorkerSize
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class RayCluster(Cluster):
     object_store_mb: PositiveInt | None
 
     @override
-    def spawn(self, needs: WorkerNeeds) -> RayWorkers:
+    def spawn(self, needs: Needs) -> RayWorkers:
         on_gpu = needs.device.type == "cuda"
         size = WorkerSize(
             workers=None if self.workers == "auto" else self.workers,

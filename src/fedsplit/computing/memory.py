@@ -61,7 +61,7 @@ class Memory:
             self.used += needed
             return torch.empty(size, dtype=like.dtype, device=like.device)
         self.mapped += needed
-        return _mapped(size, like.dtype, needed)
+        return _map_to_file(size, like.dtype, needed)
 
     def keep(self, tree: Any, kept: Any = None) -> Any:
         """A copy of a tree of tensors (dictionaries by text) and plain values.
@@ -90,7 +90,7 @@ class Memory:
                 self.used -= size
 
 
-def _mapped(size: torch.Size, dtype: torch.dtype, needed: int) -> Tensor:
+def _map_to_file(size: torch.Size, dtype: torch.dtype, needed: int) -> Tensor:
     with tempfile.NamedTemporaryFile(prefix="fedsplit-") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, needed)  # a full disk is better told now than by a signal

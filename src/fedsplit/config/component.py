@@ -9,7 +9,7 @@ from functools import cache, partial
 from importlib import import_module
 from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fedsplit.config.values import allowed, fits
+from fedsplit.config.values import describe_allowed, fits
 from fedsplit.errors import UserError, first_line
 
 
@@ -78,7 +78,7 @@ def check_kind(path: str, node: Mapping[str, object], kind: type) -> None:
 def _check_values(path: str, node: Mapping[str, object], takes: Mapping[str, object]) -> None:
     for name, value in node.items():
         if name in takes and not isinstance(value, Mapping) and not fits(takes[name], value):
-            raise UserError(f"{path}.{name}", value, f"must be {allowed(takes[name])}")
+            raise UserError(f"{path}.{name}", value, f"must be {describe_allowed(takes[name])}")
 
 
 def _check_argument(path: str, value: object, annotation: object) -> None:

@@ -158,12 +158,12 @@ def _arguments(group: str, choice: str) -> Collection[str]:
 def plain(config: DictConfig) -> dict[str, Any]:
     """A composed configuration, resolved, as plain values, without Hydra's own part."""
     try:
-        return {str(key): _resolved(config[key]) for key in config if key != "hydra"}
+        return {str(key): _resolve(config[key]) for key in config if key != "hydra"}
     except OmegaConfBaseException as error:
         raise UserError(str(error.full_key or "config"), None, first_line(error)) from error
 
 
-def _resolved(value: object) -> Any:
+def _resolve(value: object) -> Any:
     if isinstance(value, Container):
         return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
     return value

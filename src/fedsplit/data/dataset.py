@@ -65,7 +65,7 @@ class Dataset:
         """The same data, for batches on `device`."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
-    def scaled(self, seen: Tensor | None) -> Self:
+    def scale(self, seen: Tensor | None) -> Self:
         """The same data; inputs that are scaled are by statistics of training samples.
 
         Args:

@@ -114,9 +114,9 @@ class FilePixels:
         for place, each in zip(pixels.numpy(), started, strict=True):
             place[:] = each.result()
         pixels = pixels.to(self.device)
-        return pixels if self.client_of is None else self._seen(pixels, self.client_of[where])
+        return pixels if self.client_of is None else self._view(pixels, self.client_of[where])
 
-    def _seen(self, pixels: Tensor, clients: Tensor) -> Tensor:
+    def _view(self, pixels: Tensor, clients: Tensor) -> Tensor:
         for client in sorted(set(clients.tolist()) - {_NOBODY}):
             if self.view is not None:
                 own = (clients == client).to(self.device)

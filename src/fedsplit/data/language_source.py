@@ -34,7 +34,7 @@ class Prompts:
     tokenizer: Tokenizer
     context: int
 
-    def spaced(self, size: int | None) -> Self:
+    def select_spaced(self, size: int | None) -> Self:
         """Select so many prompts, evenly spaced; all where there are no more, or with None."""
         if size is None or size >= len(self.ids):
             return self

@@ -94,7 +94,7 @@ class Pieces(Partition):
         return cls(np.concatenate(shards), sizes)
 
     @classmethod
-    def grouped(cls, indices: np.ndarray, clients: np.ndarray, num_clients: int) -> Self:
+    def group(cls, indices: np.ndarray, clients: np.ndarray, num_clients: int) -> Self:
         """Samples by the client that each is given; those of a client stay in their order.
 
         Args:

@@ -213,11 +213,11 @@ class Alignment:
         """A client's ring with the true cut gradients; `purpose` is of the seeds of dropout."""
         for number, piece in enumerate(batch_slices(len(task.y), self._batch_size)):
             dropout = seed_of(self._seed, purpose, client=task.client, round=task.round, step=number)
-            own_z, own_y = self._unpadded(task.z[piece], task.y[piece])
+            own_z, own_y = self._remove_padding(task.z[piece], task.y[piece])
             dz = server.cut_gradients(own_z, own_y, seed=dropout)
             yield Chunk(own_z, own_y, compute_format(dz))
 
-    def _unpadded(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _remove_padding(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Samples without the positions that are padding in all of them."""
         lengths = self._objective.lengths(y)
         if lengths is None:

@@ -44,7 +44,7 @@ def greedy(
     for _ in range(max_tokens):
         if not open_:
             break
-        likeliest = _last(logits, [texts[i] for i in open_]).argmax(1).tolist()
+        likeliest = _next_logits(logits, [texts[i] for i in open_]).argmax(1).tolist()
         for i, token in zip(open_, likeliest, strict=True):
             texts[i].append(token)
         open_ = [i for i in open_ if texts[i][-1] != end and _is_seen(texts[i], context)]
@@ -91,7 +91,7 @@ def beam_search(
         ]
         if not rows:
             break
-        steps = _last(logits, [text for *_, text in rows]).double().log_softmax(1)
+        steps = _next_logits(logits, [text for *_, text in rows]).double().log_softmax(1)
         likeliest = steps.topk(min(width, steps.shape[1]), dim=1)
         kept = [[each for each in beam if not is_open(each[1], prompts[n])] for n, beam in enumerate(beams)]
         for (number, likelihood, text), values, tokens in zip(
@@ -108,7 +108,7 @@ def beam_search(
 
 
 @torch.inference_mode()
-def _last(logits: Logits, texts: Sequence[Sequence[int]]) -> Tensor:
+def _next_logits(logits: Logits, texts: Sequence[Sequence[int]]) -> Tensor:
     """Logits `(b, V)` of the token behind each text, on the host."""
     ids = pad_sequence([torch.tensor(text) for text in texts], batch_first=True, padding_value=PAD_INPUT)
     last = torch.zeros_like(ids, dtype=torch.bool)

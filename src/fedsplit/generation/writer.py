@@ -15,7 +15,7 @@ from fedsplit.recording.text_scores import TextScores
 
 
 @dataclass(frozen=True)
-class Written:
+class GeneratedTexts:
     """Texts of a model, and how near they come to the references.
 
     Args:
@@ -52,7 +52,7 @@ class Writer:
     batch_size: PositiveInt
     beams: PositiveInt = 1
 
-    def write(self, logits: Logits) -> Written:
+    def write(self, logits: Logits) -> GeneratedTexts:
         """Texts of a model whose dropout is off."""
         from fedsplit.generation.scores import score  # noqa: PLC0415  (an extra)
 
@@ -67,7 +67,7 @@ class Writer:
                 context=prompts.context,
             )
             texts += map(prompts.tokenizer.decode, found)
-        return Written(prompts, tuple(texts), score(texts, prompts.references))
+        return GeneratedTexts(prompts, tuple(texts), score(texts, prompts.references))
 
 
 def build_prompts(dataset: Component, samples: int | None, *, key: str, value: object) -> Prompts:
@@ -86,4 +86,4 @@ def build_prompts(dataset: Component, samples: int | None, *, key: str, value: o
         raise UserError(key, value, "needs a dataset with contexts that can be continued, such as e2e_nlg")
     with extra(key, value):
         import fedsplit.generation.scores  # noqa: F401, PLC0415  (now, and not after the first rounds)
-    return source.prompts().spaced(samples)
+    return source.prompts().select_spaced(samples)

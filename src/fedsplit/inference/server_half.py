@@ -17,7 +17,7 @@ from fedsplit.quant.positions import real_positions
 
 
 @dataclass(frozen=True)
-class Answered:
+class RequestAnswer:
     """The answer to a request.
 
     Args:
@@ -57,7 +57,7 @@ class ServerHalf:
         self._module, self._device, self._codes = module.eval(), device, codes
 
     @torch.inference_mode()
-    def answer(self, message: Message) -> Answered:
+    def answer(self, message: Message) -> RequestAnswer:
         """Decode smashed data, once, and finish what the client half began.
 
         Raises:
@@ -73,4 +73,4 @@ class ServerHalf:
         seconds = time.perf_counter() - start
         if not is_finite(logits):
             raise RunFailed("the logits of the server are not finite")
-        return Answered(logits.contiguous(), seconds)
+        return RequestAnswer(logits.contiguous(), seconds)

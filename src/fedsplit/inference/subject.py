@@ -110,7 +110,7 @@ def subject_of(config: RunConfig, client: int | None = None) -> Subject:
     cpu = torch.device("cpu")
     weights = {}
     if config.origin.run is not None:
-        weights = RunDirectory.existing(config.origin.run, "run").trained(client)
+        weights = RunDirectory.existing(config.origin.run, "run").trained_weights(client)
     elif client is not None:
         raise UserError("task.client", client, "must be null without run=: it names a client of a run")
     data = build_data(config, cpu)

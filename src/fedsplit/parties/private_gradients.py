@@ -108,10 +108,10 @@ class PrivateGradients(LocalRule):
 
         total = models[0].for_each(sum_of_client, trainable, fixed, *samples)
         if isinstance(noise, Noise):
-            total = self._defence.perturbed(total, noise)
+            total = self._defence.perturb(total, noise)
         else:
             rows = zip(total.unbind(), noise, strict=True)
-            total = torch.stack([self._defence.perturbed(row, row_noise) for row, row_noise in rows])
+            total = torch.stack([self._defence.perturb(row, row_noise) for row, row_noise in rows])
         total = total / _samples(samples[0], noise)
         shapes = [
             tensor.shape if isinstance(noise, Noise) else tensor.shape[1:]

@@ -29,7 +29,7 @@ class WorkerLost(RunFailed):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerNeeds:
+class Needs:
     """Resources that a run asks of its workers.
 
     Args:
@@ -76,7 +76,7 @@ class WorkerSize:
 class Cluster:
     """Machines that compute the clients of a run: here its own process."""
 
-    def spawn(self, needs: WorkerNeeds) -> "Workers | None":
+    def spawn(self, needs: Needs) -> "Workers | None":
         """The workers that compute clients, not started yet; None: the process of the run does."""
         return None
 
@@ -105,7 +105,7 @@ class PendingAnswer:
 
 
 @dataclass(frozen=True)
-class SharedArgument:
+class SharedValue:
     """An argument that was sent ahead, once a node; `handle` is the library's own."""
 
     handle: object
@@ -137,7 +137,7 @@ class Workers(ABC):
     """Processes that each compute some clients, by number; one does what it is asked for in order.
 
     Arguments and answers are trees (dictionaries, lists, tuples) of tensors, plain values and objects of this
-    package. Of the arguments of a call, `SharedArgument`s arrive as what was shared.
+    package. Of the arguments of a call, `SharedValue`s arrive as what was shared.
     """
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ class Workers(ABC):
 
         Args:
             build: function that builds what answers verbs, see `Build`.
-            arguments: arguments of `build`, which arrive as those of `SharedArgument`; their tensors may be
+            arguments: arguments of `build`, which arrive as those of `SharedValue`; their tensors may be
                 read only.
 
         Raises:
@@ -166,7 +166,7 @@ class Workers(ABC):
         """Ask a worker for something; it does what it is asked for in order."""
 
     @abstractmethod
-    def share(self, value: Any) -> SharedArgument:
+    def share(self, value: Any) -> SharedValue:
         """Send ahead an argument that several workers get."""
 
     @abstractmethod

@@ -19,7 +19,7 @@ class Defence:
     """
 
     perturbs_gradients: ClassVar[bool] = False
-    """True if clients descend along clipped gradients of single samples, with noise: `perturbed`."""
+    """True if clients descend along clipped gradients of single samples, with noise: `perturb`."""
 
     def __init__(self) -> None:
         self.gradient_clip: float | None = None
@@ -69,6 +69,6 @@ class Defence:
         """Gradient added to the cut gradient, in the shape of `z (b, ...)`; `x (b, ...)` are the inputs."""
         return torch.zeros_like(z)
 
-    def perturbed(self, gradient: Tensor, noise: Noise) -> Tensor:
+    def perturb(self, gradient: Tensor, noise: Noise) -> Tensor:
         """A sum of clipped gradients `(p,)` over all that a client trains, with noise."""
         return gradient

@@ -51,7 +51,7 @@ class Signal:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ForkEnd:
     """End of a fork: its exit code, error and value.
 
     Args:
@@ -87,7 +87,7 @@ def serve(requests: Connection, answers: Connection) -> None:
                 call, pid = running.pop(ready)
                 imported, error, value = _last_words(ready)
                 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                answers.send((call.number, Ended(code, _failure(call, code, error), value)))
+                answers.send((call.number, ForkEnd(code, _failure(call, code, error), value)))
                 import_all(imported)
                 continue
             try:
@@ -176,7 +176,7 @@ class Fork:
 
     def __init__(self, number: int, forker: "Forker") -> None:
         self.pid: Future[int] = Future()
-        self.ended: Future[Ended] = Future()
+        self.ended: Future[ForkEnd] = Future()
         self.number, self._forker = number, forker
 
     def send(self, number: signal.Signals) -> None:
@@ -220,7 +220,7 @@ class Forker:
             self._forks[self._calls] = fork
         self.tell(Call(fork.number, call, str(log), str(errors or log), os.getcwd()))
         if not self.alive:
-            self._lose_all()
+            self._lose_forks()
         return fork
 
     def tell(self, message: object) -> None:
@@ -239,16 +239,16 @@ class Forker:
 
     def _listen(self) -> None:
         for number, message in receive(self._child.answers):
-            if isinstance(message, Ended):
+            if isinstance(message, ForkEnd):
                 self._forks.pop(number).ended.set_result(message)
             else:
                 self._forks[number].pid.set_result(message)
         self.alive = False
-        self._lose_all()
+        self._lose_forks()
 
-    def _lose_all(self) -> None:
+    def _lose_forks(self) -> None:
         with self._lock:
             lost, self._forks = self._forks, {}
         for fork in lost.values():
             fork.pid.cancel()
-            fork.ended.set_result(Ended(None, f"the process that {self._what} was killed: out of memory?"))
+            fork.ended.set_result(ForkEnd(None, f"the process that {self._what} was killed: out of memory?"))

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from fedsplit.config.values import allowed, fits
+from fedsplit.config.values import describe_allowed, fits
 from fedsplit.errors import UserError
 from fedsplit.files.paths import in_one_line
 from fedsplit.reports.figures.figure_type import FigureType
@@ -91,7 +91,7 @@ def figure_type(
             message = f"no such key of figure {name}; known: {', '.join((*known, *beside)) or 'none'}"
             raise UserError(f"{prefix}{key}", value, message)
         if not fits(annotations[key], value):
-            raise UserError(f"{prefix}{key}", value, f"must be {allowed(annotations[key])}")
+            raise UserError(f"{prefix}{key}", value, f"must be {describe_allowed(annotations[key])}")
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     return type_(**plain)
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from fedsplit.config.dotted_keys import below, flat
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import Damaged, csv_table, json_in, number, whole
+from fedsplit.files.bounded import Damage, csv_table, json_in, number, parse_whole_number
 from fedsplit.files.paths import in_one_line, user_path
 from fedsplit.recording.config_file import CONFIG_FILE, read_config
 
@@ -153,7 +153,7 @@ def read_run(path: Path) -> Run:
         columns = _columns(path)
     except OSError as error:
         raise UserError("run", path, f"must be readable ({error.strerror})") from error
-    except Damaged as error:
+    except Damage as error:
         message = f"{METRICS}, {RESULTS} must not be damaged ({error})"
         raise UserError("run", path, message) from error
     if results is not None and not _are_results(results):
@@ -185,7 +185,7 @@ def _columns(path: Path) -> dict[str, tuple[float | None, ...]]:
     for line, row in rows:
         try:
             cells = {name: number(cell) if cell != "" else None for name, cell in row.items()}
-            cells |= {"round": whole(row["round"]), "load": whole(row["load"])}
+            cells |= {"round": parse_whole_number(row["round"]), "load": parse_whole_number(row["load"])}
         except ValueError as error:
             raise UserError("run", path, f"line {line} of metrics.csv must be whole") from error
         if cells["round"] != (expected := len(columns["round"])):

@@ -33,7 +33,7 @@ def run_job(config: RunConfig, directory: Path, place: int, statuses: Path) -> N
             trust = {"trust": config.origin.trust}
             go_on(directory, trust if device == asked else {**trust, "device": device})
         else:
-            perform(directory, config.changed({"device": device}))
+            perform(directory, config.with_changes({"device": device}))
 
 
 def device_of(asked: str, place: int, gpus: int) -> str:

@@ -21,7 +21,7 @@ from fedsplit.sweeps.status import Status, log_of, write_status
 
 
 @dataclass(frozen=True)
-class Launched:
+class LaunchedJobs:
     """The jobs that are launched together; called for each of them, in whatever process its launcher chose.
 
     Args:

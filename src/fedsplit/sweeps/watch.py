@@ -159,7 +159,7 @@ class Watch:
     def watching(self) -> Iterator[None]:
         """Watch the jobs while they run."""
         over = threading.Event()
-        with self._drawn() as drawn:
+        with self._draw() as drawn:
             thread = threading.Thread(target=self._follow, args=(over, drawn), daemon=True)
             thread.start()
             try:
@@ -179,12 +179,12 @@ class Watch:
         """Print the table of jobs."""
         print_table(table(self.rows), self._console)
 
-    def failed(self) -> int:
+    def failed_count(self) -> int:
         """Number of jobs that failed."""
         return sum(row.state == "failed" for row in self.rows)
 
     @contextmanager
-    def _drawn(self) -> Iterator[Live | None]:
+    def _draw(self) -> Iterator[Live | None]:
         if not self._live:
             yield None
             return
@@ -205,7 +205,7 @@ class Watch:
                 continue
             now = replace(row, state="running", progress=progress_of(self._directories[row.number]))
             if row.state == "waiting" and not self._live:
-                print(f"{_named(row)} starts", flush=True)
+                print(f"{_name(row)} starts", flush=True)
             self._rows[row.number] = now
             if status.state == "done" and self._is_finished(row):
                 self._end(now, "done", now.remark)
@@ -218,12 +218,12 @@ class Watch:
     def _end(self, row: JobRow, state: Shown, remark: str) -> None:
         self._rows[row.number] = replace(row, state=state, remark=remark)
         if state == "failed":
-            print(f"error: {_named(row)}: {remark}", file=sys.stderr, flush=True)
+            print(f"error: {_name(row)}: {remark}", file=sys.stderr, flush=True)
         elif not self._live:
             rounds, accuracy, load, seconds = progress_cells(row)
             words = f"accuracy {accuracy}, {load} MB, {seconds} s"
-            print(f"{_named(row)} done: {f'{rounds} rounds, ' if rounds else ''}{words}", flush=True)
+            print(f"{_name(row)} done: {f'{rounds} rounds, ' if rounds else ''}{words}", flush=True)
 
 
-def _named(row: JobRow) -> str:
+def _name(row: JobRow) -> str:
     return f"job {row.number}" + (f" ({row.overrides})" if row.overrides else "")

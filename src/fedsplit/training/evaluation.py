@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedsplit.errors import RunFailed
 from fedsplit.generation.generation import Generation
-from fedsplit.generation.writer import Writer, Written
+from fedsplit.generation.writer import GeneratedTexts, Writer
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.evaluation import Evaluator, Scores
 from fedsplit.parties.messages import Upload
@@ -89,7 +89,7 @@ class Evaluation:
         accuracies = [accuracy for accuracy in accuracies_or_none if accuracy is not None]
         return fmean(accuracies) if accuracies else None
 
-    def texts(self, full: Weights, auxiliary: Weights | None = None) -> Written | None:
+    def texts(self, full: Weights, auxiliary: Weights | None = None) -> GeneratedTexts | None:
         """Texts that the whole model writes, see `globally`; None where no texts are generated."""
         if self.writer is None:
             return None

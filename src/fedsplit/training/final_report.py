@@ -75,7 +75,7 @@ class FinalReport:
                 **self._half("client", *halves.at_client),
                 **self._half("server", halves.server),
                 **{
-                    name: self.models.whole(weights, auxiliary)
+                    name: self.models.with_frozen(weights, auxiliary)
                     for name, weights in self.algorithm.auxiliary_weights().items()
                     if auxiliary is not None
                 },
@@ -140,10 +140,10 @@ class FinalReport:
         """Weights of a half of the model by file name: one for each client where it is their own."""
         if self.algorithm.own_half == half:
             return {
-                f"{half}-{k}": self.models.whole(weights, *parts)
+                f"{half}-{k}": self.models.with_frozen(weights, *parts)
                 for k, weights in self.algorithm.own_weights.items()
             }
-        return {half: self.models.whole(self.algorithm.full_weights(), *parts)}
+        return {half: self.models.with_frozen(self.algorithm.full_weights(), *parts)}
 
     def _classification(
         self, models: Sequence[Weights], auxiliary: Weights | None, classes: Tensor

@@ -83,7 +83,10 @@ class Recovery:
         for t in lost_rounds:
             self._ledger.abandon(t)
         repeated = [
-            (t, way, size) for t in lost_rounds for way, size in self._ledger.again(t).items() if size
+            (t, way, size)
+            for t in lost_rounds
+            for way, size in self._ledger.repeated_bytes(t).items()
+            if size
         ]
         restore(Checkpoint(before.rounds, copy_state(before.state)))
         for t, direction, size in repeated:

@@ -10,7 +10,7 @@ from fedsplit.algorithms.algorithm import RoundMetrics
 from fedsplit.building.client_cost import build_client_cost
 from fedsplit.building.parts import RunParts
 from fedsplit.errors import RunFailed
-from fedsplit.generation.writer import Written
+from fedsplit.generation.writer import GeneratedTexts
 from fedsplit.parties.client_cost import ClientCost
 from fedsplit.parties.cohort import Cohort
 from fedsplit.recording.metrics import Record
@@ -38,7 +38,7 @@ class Rounds:
         self._samples, self._read = 0, 0
         self.changed_clients: set[int] = set()
         """Clients whose state may differ from that in the last checkpoint."""
-        self.texts: Written | None = None
+        self.texts: GeneratedTexts | None = None
         """Texts of the last round; None where none were generated in it."""
 
     def run(self, t: int, before: Sequence[Record]) -> Record:
@@ -97,9 +97,9 @@ class Rounds:
                 d: {kind: traffic_of_kind.sqnr for kind, traffic_of_kind in kinds.items()}
                 for d, kinds in traffic.items()
             },
-            again=dict(self._ledger.again(t)),
+            again=dict(self._ledger.repeated_bytes(t)),
             copies=self._ledger.copies(t),
-            observed=self._ledger.observed(t),
+            observed=self._ledger.observed_bytes(t),
             left_out=list(self._transport.left_out),
             local_accuracy=local.summary if local else None,
             gradient_error=error,

@@ -81,7 +81,7 @@ class Tally:
 
     def observed(self, size: int) -> None:
         """Count bytes of weights that are looked at and not sent."""
-        self._ledger.add_observed(self._round, size)
+        self._ledger.add_observation(self._round, size)
 
     def _flag(self, kind: Kind, client: int | None, sent: Sent) -> None:
         if self._looks_later and isinstance(sent, SentTensor) and sent.original.is_floating_point():

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from fedsplit.computing.model_state import compute_format
 from fedsplit.deployment import storage
-from fedsplit.deployment.backends.backend import Backend, Build, Deployed, SmashedData
+from fedsplit.deployment.backends.backend import Backend, Build, DeployedModel, SmashedData
 from fedsplit.deployment.backends.exporting import exporting, quietly
 from fedsplit.deployment.backends.graph_file import OperationGraph
 from fedsplit.deployment.calibration import check_batches
@@ -33,7 +33,7 @@ _WEIGHTED = (
 )
 
 
-class Pt2eGraph(Deployed):
+class Pt2eGraph(DeployedModel):
     """A graph with operations that quantize and decode between its others.
 
     Not compiled it decodes weights and activations and computes in float32: right, and slow.
@@ -154,7 +154,7 @@ class Pt2eStatic(Backend):
             self._prepared(batch)
 
     @override
-    def convert(self) -> Deployed:
+    def convert(self) -> DeployedModel:
         with exporting():
             graph = convert_pt2e(self._prepared)
         weighted = [node for node in graph.graph.nodes if node.target in _WEIGHTED]

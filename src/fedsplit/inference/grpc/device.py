@@ -78,7 +78,7 @@ class DeviceClient(Dialler):
             self._close()
             self.built("the client model", welcome.plan, self._build)
             self._plan = welcome.plan
-        return {"deployed": self._deployed()}
+        return {"deployed": self._deploy()}
 
     def _build(self, config: RunConfig, member: Member) -> None:
         torch.set_num_threads(config.computation.threads)
@@ -86,7 +86,7 @@ class DeviceClient(Dialler):
         self._batches = Batches(data, config.training.batch_size)
         self._half = ClientHalf(self._model, architecture, config.computation.threads).__enter__()
 
-    def _deployed(self) -> pb.Deployed:
+    def _deploy(self) -> pb.Deployed:
         assert self._half is not None
         return pb.Deployed(
             precision=self._precision,
@@ -98,19 +98,19 @@ class DeviceClient(Dialler):
     def admit(self, frame: pb.FromServer) -> bool:
         asked = self._pending
         if asked is None or frame.WhichOneof("content") != "logits" or frame.identity != asked.identity:
-            raise Corrupt("tensors that were not asked for")
+            raise Corrupt("the server sent tensors that this device did not ask for")
         check(frame.tensors, asked.expected)
         return True
 
     @override
     def answer(self, parcel: Parcel[pb.FromServer]) -> list[Parcel[pb.FromClient]]:
         if parcel.head.WhichOneof("content") == "request":
-            return [self._smashed(parcel.head)]
-        measured = self._measured(self._pending, parcel)
+            return [self._run_client_half(parcel.head)]
+        measured = self._measure(self._pending, parcel)
         self._pending, self.served = None, True
         return [measured]
 
-    def _smashed(self, head: pb.FromServer) -> Parcel[pb.FromClient]:
+    def _run_client_half(self, head: pb.FromServer) -> Parcel[pb.FromClient]:
         """Run the client half on a batch: its smashed data, whose logits are then waited for."""
         assert self._half is not None
         assert self._batches is not None
@@ -125,11 +125,9 @@ class DeviceClient(Dialler):
         smashed = pb.FromClient(identity=head.identity, tensors=tensors, smashed=pb.Smashed())
         return Parcel(smashed, [message.payload])
 
-    def _measured(
-        self, asked: _PendingRequest | None, parcel: Parcel[pb.FromServer]
-    ) -> Parcel[pb.FromClient]:
+    def _measure(self, asked: _PendingRequest | None, parcel: Parcel[pb.FromServer]) -> Parcel[pb.FromClient]:
         if asked is None or parcel.head.WhichOneof("content") != "logits" or not parcel.payloads:
-            raise Corrupt("logits that were not asked for")
+            raise Corrupt("the server sent logits that this device did not ask for")
         assert self._batches is not None
         logits = decode_tensors(parcel, asked.expected)["logits"]
         journey = time.perf_counter() - asked.sent

@@ -11,7 +11,7 @@ from typing_extensions import override
 from fedsplit.errors import RunFailed
 from fedsplit.inference.codes import CODES, FLOATS, DeviceCodes
 from fedsplit.inference.device import Device, Footprint, Request
-from fedsplit.inference.server_half import Answered, ServerHalf
+from fedsplit.inference.server_half import RequestAnswer, ServerHalf
 from fedsplit.inference.subject import Batches
 from fedsplit.machine.terminal import note
 from fedsplit.quant.codecs.identity import Identity
@@ -24,7 +24,7 @@ _LOG = logging.getLogger("fedsplit.network")
 _MOST_BYTES = 1 << 50
 
 
-class Gone(Exception):
+class DeviceGone(Exception):
     """A device cannot go on with a request; it is to be asked again."""
 
 
@@ -87,7 +87,7 @@ class Devices(Meeting[DeviceSession]):
             asked, has = ", ".join(self._allowed), one_line(joins.precision)
             raise Refused(f"it runs precision {has!r}, and this server measures {asked}", for_good=True)
         if not 0 <= joins.file_bytes <= _MOST_BYTES or not 0 <= joins.memory_before <= _MOST_BYTES:
-            raise Corrupt("no device has so many bytes")
+            raise Corrupt("the device reports more bytes than a device can have")
         with self.changed:
             self.greet(hello)
             session = self._sessions[hello.client]
@@ -114,7 +114,7 @@ class Devices(Meeting[DeviceSession]):
     @override
     def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
         with self.changed:
-            self._check_awaited(link, client, frame)
+            self._check_answer(link, client, frame)
         try:
             self._check_tensors(frame)
         except Corrupt as error:
@@ -124,31 +124,31 @@ class Devices(Meeting[DeviceSession]):
 
     def _check_tensors(self, frame: pb.FromClient) -> None:
         if frame.WhichOneof("content") != "smashed" or len(frame.tensors) != 1:
-            raise Corrupt("tensors of nothing that devices send")
+            raise Corrupt("the message announces tensors that no device sends")
         dtype = TYPES.get(frame.tensors[0].data_type)
         if dtype not in (*CODES, *FLOATS):
-            raise Corrupt(f"no smashed data are of {dtype}")
+            raise Corrupt(f"smashed data have type {dtype}, which this run never sends")
         shape, context = self._batch, self._codes.context
         if context is not None and len(announced := frame.tensors[0].shape) > 1:
             if not 1 <= announced[1] <= context:
-                raise Corrupt(f"no batch has {announced[1]} positions")
+                raise Corrupt(f"smashed data have {announced[1]} positions, which no batch has")
             shape = (shape[0], announced[1], *shape[2:])
         check(frame.tensors, [Expected("z", pb.DEVICE, self._codes, shape, dtype)])
 
     @override
-    def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+    def receive(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
         content = parcel.head.WhichOneof("content")
         with self.changed:
-            session = self._check_awaited(link, client, parcel.head)
+            session = self._check_answer(link, client, parcel.head)
             if content == "smashed" and len(parcel.payloads) != 1:
-                raise Corrupt("smashed data did not come")
+                raise Corrupt("the message came without its smashed data")
             session.answer = parcel
             self.changed.notify_all()
 
-    def _check_awaited(self, link: Link, client: int, frame: pb.FromClient) -> DeviceSession:
+    def _check_answer(self, link: Link, client: int, frame: pb.FromClient) -> DeviceSession:
         session, content = self._sessions[client], frame.WhichOneof("content")
         if session.link is not link or session.pending is None or session.answer is not None:
-            raise Corrupt(f"{content} came and nothing was asked")
+            raise Corrupt(f"{content} came, and the server had asked for nothing")
         if content != session.awaits or frame.identity != session.pending:
             raise Corrupt(f"{content} came in place of {session.awaits}")
         return session
@@ -191,7 +191,7 @@ class Devices(Meeting[DeviceSession]):
         with self.changed:
             link = session.link
             if link is None:
-                raise Gone(session.trouble)
+                raise DeviceGone(session.trouble)
             if awaits == "smashed":
                 self._number += 1
             identity = pb.Identity(run=self.run, client=device, number=self._number)
@@ -201,7 +201,7 @@ class Devices(Meeting[DeviceSession]):
             self.changed.wait_for(lambda: session.answer is not None or session.link is not link)
             answer, session.answer, session.pending = session.answer, None, None
             if answer is None:
-                raise Gone(session.trouble)
+                raise DeviceGone(session.trouble)
         return answer
 
     def cut(self, device: int, reason: str) -> None:
@@ -226,9 +226,9 @@ def check_measured(measured: pb.Measured, terms: int) -> None:
     """Raise `Corrupt` where no device measures this of a request in which so many answers may be right."""
     seconds = (measured.client_seconds, measured.journey_seconds)
     if not all(isfinite(each) and each >= 0 for each in seconds):
-        raise Corrupt("its seconds are negative or not finite")
+        raise Corrupt("the device reports seconds that are negative or not finite")
     if measured.correct > terms or measured.peak_memory > _MOST_BYTES:
-        raise Corrupt("its counts are out of range")
+        raise Corrupt("the device reports counts that are out of range")
 
 
 _ATTEMPTS = 3
@@ -252,7 +252,7 @@ class GrpcDevice(Device):
             self._hub.wait_for(self.number)
             try:
                 return self._request(number, batch, warm_up)
-            except Gone as gone:
+            except DeviceGone as gone:
                 reason = str(gone)
             except Corrupt as error:
                 reason = str(error)
@@ -286,7 +286,7 @@ class GrpcDevice(Device):
             logits_crc32=answered.checksum,
         )
 
-    def _answer(self, answered: Answered, terms: int) -> pb.Measured:
+    def _answer(self, answered: RequestAnswer, terms: int) -> pb.Measured:
         """Send logits, of which so many may be right; what the device measured."""
         message = Identity().encode(answered.logits)
         tensors = [announcement("logits", pb.EXACT, message)]
@@ -294,5 +294,5 @@ class GrpcDevice(Device):
         measured = self._hub.ask(self.number, "measured", head, bytes(message.payload)).head.measured
         check_measured(measured, terms)
         if measured.checksum != answered.checksum:
-            raise Corrupt("other logits arrived than were sent")
+            raise Corrupt("the logits that arrived are not those that the server sent")
         return measured

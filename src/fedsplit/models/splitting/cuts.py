@@ -57,7 +57,7 @@ class Cuts(Mapping[str, Cut]):
         """Training modes that the module's own `train` sets."""
         self.module, self.nodes = module, trace_operations(module)
         _propagate(module, self.nodes, example)
-        held = _Held(module, self.nodes)
+        held = _TensorUses(module, self.nodes)
         counts = {node for node in self.nodes if _counts_samples(node, len(example))}
         crossings = _crossings(self.nodes)
         self._cuts = {}
@@ -187,7 +187,7 @@ def _counts_samples(node: fx.Node, samples: int) -> bool:
     return known is not None and known.shape[0] == samples
 
 
-class _Held:
+class _TensorUses:
     """Parameters and buffers of a module, by the operations that use them."""
 
     def __init__(self, module: nn.Module, nodes: Sequence[fx.Node]) -> None:

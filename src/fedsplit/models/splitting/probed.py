@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fedsplit.computing.hooks import is_hooked
+from fedsplit.computing.hooks import has_hooks
 from fedsplit.computing.modes import modes_of
 from fedsplit.computing.tracing import Untraceable
 from fedsplit.models.splitting.probing import (
@@ -100,7 +100,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         other = -resize_batch(self.example, 3).flip(0)
         return [resize_batch(self.example, 1), resize_batch(self.example, 5), other]
 
-    def divided(self, cut: ProbedCut) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:
+    def divide(self, cut: ProbedCut) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:
         """The halves, which share their tensors with the module, and what crosses of a sample."""
         before, after, _ = self._sides(cut.end)
         output, (shape,) = self._shapes(cut.name)
@@ -167,7 +167,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         """Reason why the module cannot be cut behind a submodule."""
         calls, parts = self._first[name], dict(self.module.named_modules())
         above = [name[:end] for end, letter in enumerate(name) if letter == "."]
-        if hooked := next((each for each in (*above, name) if is_hooked(parts[each])), None):
+        if hooked := next((each for each in (*above, name) if has_hooks(parts[each])), None):
             return f"inside of {hooked}, whose hooks need it whole"
         if len(calls.ends) > 1:
             return "it runs more than once"

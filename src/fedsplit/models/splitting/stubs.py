@@ -21,7 +21,7 @@ from fedsplit.models.splitting.unknown import Unknown, ValuesElsewhere
 _PAD = -1  # as inputs are padded
 
 
-class _Reached(Exception):
+class _CutReached(Exception):
     """The cut was reached: ends a client's pass."""
 
     def __init__(self, output: object) -> None:
@@ -35,7 +35,7 @@ class _Cut(nn.Module):
     @override
     def forward(self, *args: Any, **kwargs: Any) -> None:
         """End the pass with what the module gives."""
-        raise _Reached(super().forward(*args, **kwargs))
+        raise _CutReached(super().forward(*args, **kwargs))
 
 
 class Missing(nn.Module):
@@ -93,7 +93,7 @@ class _Stub(nn.Module):
         return map_tensors(self.output, lambda each: self.current.zeros(next(shapes), each.dtype))
 
 
-class _Injected(nn.Module):
+class _Injection(nn.Module):
     """Gives the smashed data in the place of the module at the cut."""
 
     def __init__(self, current: _Pass, output: object) -> None:
@@ -136,7 +136,7 @@ class StubbedClient(nn.Module):
         """Smashed data of the inputs."""
         try:
             super().forward(x)
-        except _Reached as reached:
+        except _CutReached as reached:
             (z,) = tensors_of(reached.output)
         else:
             raise AssertionError("the forward of this model does not reach its cut")
@@ -234,7 +234,7 @@ class ServerParts:
         others: dict[int, nn.Module] = {
             id(parts[name]): _Stub(self.current, *found) for name, found in stubs.items()
         }
-        others[id(parts[cut[0]])] = _Injected(self.current, cut[1])
+        others[id(parts[cut[0]])] = _Injection(self.current, cut[1])
         half = shared_copy(module, others)
         derived_class(half, StubbedServer)
         half.marks_padding = _marks_padding(module, self.current.shape)  # type: ignore[assignment]

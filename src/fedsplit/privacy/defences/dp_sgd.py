@@ -64,6 +64,6 @@ class DpSgd(Defence):
         return self._smashed.release(z, noise)
 
     @override
-    def perturbed(self, gradient: Tensor, noise: Noise) -> Tensor:
+    def perturb(self, gradient: Tensor, noise: Noise) -> Tensor:
         scale = self.sigma * (1.0 if self.gradient_clip is None else self.gradient_clip)
         return gradient + scale * noise.normal(gradient) if scale else gradient

@@ -11,7 +11,7 @@ from fedsplit.config.values import Bits, ChannelDim, Percentile, PositiveFloat, 
 from fedsplit.errors import UserError
 from fedsplit.quant.codec import Quantizer
 from fedsplit.quant.codecs.affine_rows import AffineRows, QuantizedRows, RangeName, Rounding
-from fedsplit.quant.codecs.allocated import ALLOCATED_BITS, Allocated
+from fedsplit.quant.codecs.allocated import ALLOCATED_BITS, AllocatedAffine
 from fedsplit.quant.granularity import Granularity, GranularityName
 from fedsplit.quant.scales import ScaleType
 
@@ -72,8 +72,8 @@ def affine(
     range: RangeName = "minmax",
     percentile: Percentile = 99.9,
     scale_type: ScaleType = "bfloat16",
-) -> Affine | Allocated:
-    """`Affine` codec with a number of bits, or `Allocated` codec with a budget of bits.
+) -> Affine | AllocatedAffine:
+    """`Affine` codec with a number of bits, or `AllocatedAffine` codec with a budget of bits.
 
     Args:
         bits: bits of a code; `auto` gives each channel its own number under `budget`.
@@ -100,4 +100,4 @@ def affine(
         return Affine(scale_granularity, rows(bits))
     if budget is None:
         raise UserError("budget", budget, "must be a number of bits per value with bits=auto, such as 1.0")
-    return Allocated(budget, scale_granularity, [rows(row_bits) for row_bits in ALLOCATED_BITS])
+    return AllocatedAffine(budget, scale_granularity, [rows(row_bits) for row_bits in ALLOCATED_BITS])

@@ -33,7 +33,7 @@ class AllocatedRows:
     rows_by_bits: dict[int, QuantizedRows]
 
 
-class Allocated(Quantizer[AllocatedRows]):
+class AllocatedAffine(Quantizer[AllocatedRows]):
     """Each channel gets the bits that its variance earns; one that gets none is decoded as its mean.
 
     One bit after the other goes to the channel whose squared error it lessens most (reverse

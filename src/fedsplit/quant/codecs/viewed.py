@@ -11,7 +11,7 @@ from fedsplit.quant.codec import Form, Quantizer
 from fedsplit.quant.message import Corrupt
 
 
-class Reshaped(Quantizer[Form], Generic[Form]):
+class ReshapedSamples(Quantizer[Form], Generic[Form]):
     """Codec that codes each sample `(f,)` in another shape with as many values, such as `(c, h, w)`.
 
     Payload and error: those of the other codec.

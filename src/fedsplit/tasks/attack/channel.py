@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
-from fedsplit.deployment.backends.backend import Deployed
+from fedsplit.deployment.backends.backend import DeployedModel
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.privacy.defence import Defence
 from fedsplit.privacy.noise import Secrets
@@ -78,7 +78,7 @@ class CodedChannel(Channel):
 class DeviceChannel(Channel):
     """A deployed client model sends its outputs as they are, be they codes."""
 
-    deployed: Deployed
+    deployed: DeployedModel
 
     @override
     def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:

@@ -51,7 +51,7 @@ def defence_asked_for(given: str | Mapping[str, Mapping[str, object]]) -> tuple[
             known = ", ".join(config.defence.arguments) or "none, for it has no keys"
             raise UserError("task.defences", f"{name}.{key}", f"a key of defence={name}: {known}")
     title = " ".join([name, *(f"{key}={'null' if value is None else value}" for key, value in keys.items())])
-    return title, config.changed({f"defence.{key}": value for key, value in keys.items()}).defence
+    return title, config.with_changes({f"defence.{key}": value for key, value in keys.items()}).defence
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ class AttackedRun:
         """The name of a cut that is given by name or number; the halves show whether it is one."""
         if isinstance(cut, str):
             return cut
-        config = self.config.changed({"model.cut": cut})
+        config = self.config.with_changes({"model.cut": cut})
         try:
             return cut_name(config, *build_whole_model(config, self.data, self.device))
         except UserError as error:
@@ -138,7 +138,7 @@ class AttackedRun:
     @cached_property
     def peak(self) -> int:
         """The largest value of a pixel in the test images, which is 1 to measures: 255, of digits 16."""
-        return max(1, *(int(pixels.max()) for pixels in self.dataset.test.surveyed()))
+        return max(1, *(int(pixels.max()) for pixels in self.dataset.test.survey()))
 
     def batches(self, images: Images, index: Tensor, mode: Mode, purpose: str) -> Iterator[ImageBatch]:
         """Batches of some images, as large as the run's; in `train` changed at random like training images.
@@ -167,7 +167,7 @@ class AttackedRun:
         Raises:
             UserError: it cannot be cut there.
         """
-        config = self.config.changed(
+        config = self.config.with_changes(
             {"model.cut": cut, "model.tail_cut": None}
         )  # clients hold a tail, or not
         estimator = config.estimator.build(GradientEstimator)

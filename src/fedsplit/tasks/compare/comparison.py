@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from fedsplit.building.trained import TrainedRun
-from fedsplit.deployment.backends.backend import Deployed
+from fedsplit.deployment.backends.backend import DeployedModel
 from fedsplit.deployment.measuring import DeviceCost
 from fedsplit.deployment.precisions import Precision
 from fedsplit.errors import UserError
@@ -53,7 +53,7 @@ class Evaluated:
         return float(self.correct.double().mean())
 
     @classmethod
-    def of(cls, trained: TrainedRun, deployed: Deployed, unquantized: tuple[str, ...]) -> Self:
+    def of(cls, trained: TrainedRun, deployed: DeployedModel, unquantized: tuple[str, ...]) -> Self:
         """Evaluation of a deployed client model in front of the server model."""
         objective, names = trained.parts.data.dataset.objective, trained.class_names
         correct, scores, classes, loss = [], [], [], 0.0
@@ -80,7 +80,7 @@ class Evaluated:
         )
 
 
-def _sample_bytes(trained: TrainedRun, deployed: Deployed) -> float:
+def _sample_bytes(trained: TrainedRun, deployed: DeployedModel) -> float:
     """Bytes of the smashed data of a test sample without padding, in the mean."""
     dataset = trained.parts.data.dataset
     one = trained.parts.data.batch(1)[0].cpu()
@@ -114,8 +114,8 @@ def evaluate_precisions(
     left_out: dict[str, str] = {}
     for name in track(precisions, "deploying and evaluating precisions"):
         try:
-            backend = Precision.named(name).make_backend("task.precisions", name)
-            model = Precision.named(name).model(trained.client, backend, name)
+            backend = Precision.by_name(name).make_backend("task.precisions", name)
+            model = Precision.by_name(name).model(trained.client, backend, name)
             backend.prepare(model, calibration[0][:2])
             if backend.calibrates:
                 backend.calibrate(calibration)
@@ -212,7 +212,7 @@ class Compared:
         drop, found, device = self.drop, self.found, self.device
         return {
             "precision": self.precision,
-            "runtime": Precision.named(self.precision).runtime,
+            "runtime": Precision.by_name(self.precision).runtime,
             "test_accuracy": found.accuracy,
             **({} if found.perplexity is None else {"test_perplexity": found.perplexity}),
             "accuracy_drop": drop.drop if drop else None,
@@ -270,7 +270,7 @@ def comparison_table(rows: Sequence[Compared]) -> Table:
         drop, device = row.drop, row.device
         table.add_row(
             row.precision,
-            Precision.named(row.precision).runtime,
+            Precision.by_name(row.precision).runtime,
             *([f"{row.found.perplexity:.2f}"] if of_text else []),
             f"{100 * row.found.accuracy:.2f}",
             f"{100 * drop.drop:.2f} ± {100 * drop.standard_error:.2f}" if drop else "",

@@ -126,7 +126,7 @@ class TrainingClient(Dialler):
 
     def _is_again(self, verb: pb.FromServer) -> bool:
         if _name(verb) == self._last and verb != self._verb:
-            raise Corrupt("another verb under the name of the last")
+            raise Corrupt("the server sent another verb with the identity of the last one")
         return _name(verb) == self._last
 
     @override
@@ -139,7 +139,7 @@ class TrainingClient(Dialler):
         """Answer a verb; the same again if it is the last one, whose answer was lost."""
         identity = parcel.head.identity
         if identity.run != self._run or identity.client != self.client:
-            raise Corrupt("a verb of another run, or for another client")
+            raise Corrupt("the server sent a verb for another run or another client")
         if not self._is_again(parcel.head):
             self._answer = self._answered(parcel)
             self._last, self._verb = _name(parcel.head), parcel.head
@@ -150,7 +150,7 @@ class TrainingClient(Dialler):
         now, begins = _name(verb.head), verb.head.WhichOneof("content") == "begin"
         follows = self._last is not None and now == (*self._last[:2], self._last[2] + 1)
         if not follows and not begins:
-            raise Corrupt("a verb out of order")
+            raise Corrupt("the server sent a verb out of order")
         if begins:
             _LOG.info("client %s: round %s", self.client, verb.head.identity.round)
         assert self._worker is not None

@@ -100,17 +100,17 @@ class Dialler(ABC):
         for frame in stream:
             content = frame.WhichOneof("content")
             if content in ("refusal", "finish", "welcome") and frame.tensors:
-                raise Corrupt(f"tensors in {content}, which carries none")
+                raise Corrupt(f"a message {content} announces tensors, which it never carries")
             if content == "refusal":
                 self._refused(frame.refusal)
             elif content == "finish":
                 return True
             elif content == "welcome":
                 if welcomed:
-                    raise Corrupt("a second welcome")
+                    raise Corrupt("the server sent a second welcome")
                 identity = frame.identity
                 if identity.client != self.client or len(identity.run) != 16:
-                    raise Corrupt("a welcome that is not for this client")
+                    raise Corrupt("the server sent a welcome for another client")
                 joins = self.joins(identity.run, frame.welcome)
                 outbox.put(Parcel(pb.FromClient(identity=identity, **joins)))  # type: ignore[arg-type]
                 welcomed = True

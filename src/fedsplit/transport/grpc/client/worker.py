@@ -116,7 +116,7 @@ class Worker:
         if verb == "install":
             part = self.expectations.part(frame.install.part)
             if frame.install.difference and part not in self._held:
-                raise Corrupt("a difference came to weights that this client does not hold")
+                raise Corrupt("the server sent a difference to weights that this client does not hold")
             return self.expectations.sent_down(part, frame.tensors, difference=frame.install.difference)
         if verb == "backward":
             return self.expectations.cut_gradient(frame.tensors, self._labels)
@@ -128,7 +128,7 @@ class Worker:
             return [*([] if aware else [self.expectations.seeds()]), self.expectations.slopes()]
         if verb == "step_tail":
             if self._labels is None:
-                raise Corrupt("outputs of the trunk came, and no batch waits for them")
+                raise Corrupt("the server sent outputs of the trunk, and no batch waits for them")
             return self.expectations.trunk_output(len(self._labels))
         return []
 
@@ -136,7 +136,7 @@ class Worker:
         """Do what a verb asks for, and answer, `Done` or `Failed` last; `Corrupt` where no server asks it."""
         verb = parcel.head.WhichOneof("content")
         if verb not in self._verbs:
-            raise Corrupt(f"{verb} is no verb")
+            raise Corrupt(f"{verb} is not a verb of this protocol")
         if verb != "begin":
             self._is_after = None
         try:
@@ -295,5 +295,5 @@ def _seeds_in(arrived: Tensor) -> list[int]:
     """
     seeds: list[int] = arrived.tolist()
     if min(seeds) < 0:
-        raise Corrupt("a seed is below 0")
+        raise Corrupt("a seed is below 0; it must be from 0 to below 2^31")
     return seeds

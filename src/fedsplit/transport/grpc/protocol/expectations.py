@@ -67,7 +67,7 @@ class Expectations:
         for part, known in PARTS.items():
             if known == number and self._weights[part]:
                 return part
-        raise Corrupt(f"{number} is no part of this run's models")
+        raise Corrupt(f"part {number} is not a part of this run's models")
 
     def weights(self, part: Part, codec: Codec, *, difference: bool) -> list[Expected]:
         """The tensors of weights, in the order in which they are counted."""
@@ -183,7 +183,7 @@ class Expectations:
 
     def _probes(self) -> int:
         if not self._answered_seeds:
-            raise Corrupt("seeds or slopes came, and clients of this run answer none")
+            raise Corrupt("seeds or slopes came, and clients of this run answer no seeds")
         return self._answered_seeds
 
     def steps(self, samples: int, *, evaluating: bool = False) -> int:

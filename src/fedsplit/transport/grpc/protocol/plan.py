@@ -167,7 +167,7 @@ def preparation(plan: pb.Plan) -> Callable[[Dataset], Dataset]:
         return partial(_prepared_images, plan, normalisation(plan.images))
     if plan.WhichOneof("data") == "texts":
         return partial(_prepared_texts, plan)
-    raise Corrupt("a plan without data")
+    raise Corrupt("the plan does not describe the data")
 
 
 def normalisation(images: pb.Images) -> Normalisation:
@@ -178,9 +178,9 @@ def normalisation(images: pb.Images) -> Normalisation:
     """
     scale, shift = images.scale, images.shift
     if not images.channels or not len(scale) == len(shift) == images.channels:
-        raise Corrupt("a plan without a normalisation of each channel")
+        raise Corrupt("the plan must have a normalisation for each channel")
     if not all(abs(each) <= LARGEST for each in (*scale, *shift)):
-        raise Corrupt("a normalisation that is not finite")
+        raise Corrupt("the plan has a normalisation that is not finite")
     return Normalisation(torch.tensor(scale, dtype=torch.float64), torch.tensor(shift, dtype=torch.float64))
 
 
@@ -223,9 +223,9 @@ def configuration(plan: pb.Plan) -> RunConfig:
     """
     for group, choice in plan.choices.items():
         if group not in GROUPS:
-            raise Corrupt(f"{group[:80]!r} is nothing that a server decides")
+            raise Corrupt(f"the plan sets the group {group[:80]!r}, which no server decides")
         if not _CHOICE.fullmatch(choice):
-            raise Corrupt(f"{choice[:80]!r} is no name of a choice")
+            raise Corrupt(f"the plan sets the choice {choice[:80]!r}, which is not a name")
         if not _is_installed(group, choice):
             raise UserError(group.removeprefix("codec@"), choice, "this installation has no such choice")
     config = _of_choices(plan.choices)
@@ -233,11 +233,11 @@ def configuration(plan: pb.Plan) -> RunConfig:
     for setting in plan.settings:
         key, value = setting.key, _unpacked(setting.value)
         if _is_own(key, config) or not _KEY.fullmatch(key):
-            raise Corrupt(f"{key[:80]!r} is nothing that a server decides")
+            raise Corrupt(f"the plan sets the key {key[:80]!r}, which no server decides")
         if key not in known:
             raise UserError(key, value, "this installation has no such key")
         changes[key] = value
-    return config.changed(changes)
+    return config.with_changes(changes)
 
 
 Choices: TypeAlias = tuple[Path | None, *tuple[tuple[str, str], ...]]
@@ -283,7 +283,7 @@ def configuration_of_client(plan: pb.Plan, client: int, own: Mapping[str, object
     """
     config = configuration(plan)
     known = config.of_this_machine()
-    config = config.changed({key: value for key, value in own.items() if key in known})
+    config = config.with_changes({key: value for key, value in own.items() if key in known})
     if client >= (clients := config.population.num_clients):
         raise UserError("client.id", client, f"below num_clients={clients}")
     if config.choices["distribution"] == "own" and "classes" in config.dataset.arguments:
@@ -299,7 +299,7 @@ def _is_key(name: object) -> bool:
 
 def _checked_key(name: str) -> str:
     if not _is_key(name):
-        raise Corrupt("a mapping with keys that no server sends")
+        raise Corrupt("the plan has a mapping with keys that no server sends")
     return name
 
 
@@ -330,7 +330,7 @@ def _packed(value: object) -> pb.Value:  # noqa: PLR0911  (one return a kind of 
 def _unpacked(value: pb.Value, depth: int = 0) -> object:
     kind = value.WhichOneof("kind")
     if kind is None or depth > 8:
-        raise Corrupt("a setting has no value")
+        raise Corrupt("the plan has a setting without a value")
     if kind == "nothing":
         return None
     if kind == "list":
@@ -338,5 +338,5 @@ def _unpacked(value: pb.Value, depth: int = 0) -> object:
     if kind == "map":
         return {_checked_key(key): _unpacked(each, depth + 1) for key, each in value.map.items.items()}
     if kind == "text" and not _is_plain(value.text):
-        raise Corrupt("a text that does not stand for itself")
+        raise Corrupt("the plan has a text that would be read as something else")
     return getattr(value, kind)

@@ -121,7 +121,7 @@ class Meeting(ABC, Generic[OwnSession]):
         """
 
     @abstractmethod
-    def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+    def receive(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
         """A message of a client is whole.
 
         Raises:

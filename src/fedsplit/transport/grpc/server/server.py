@@ -205,7 +205,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
         if message is None:
             raise Corrupt(f"the stream ended before its {content}")
         if message.WhichOneof("content") != content or message.tensors:
-            raise Corrupt(f"the stream did not say {content}")
+            raise Corrupt(f"the stream did not begin with {content}")
         return message
 
     def _identify(self, hello: pb.Hello, context: grpc.ServicerContext) -> None:
@@ -213,7 +213,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
             message = f"it speaks version {hello.version} of the protocol, this server {VERSION}"
             raise Refused(message, for_good=True)
         if len(hello.instance) != 16:
-            raise Corrupt("an instance is named by 16 bytes")
+            raise Corrupt("the name of an instance must have 16 bytes")
         # typeshed has its values as bytes, and they are lists of them
         named = client_of(context.auth_context()) if self._secured else hello.client  # type: ignore[arg-type]
         if named != hello.client:
@@ -232,7 +232,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
             for frame in messages:
                 parcel = assembler.add(frame)
                 if parcel is not None:
-                    self._hub.received(link, client, parcel)
+                    self._hub.receive(link, client, parcel)
         except Corrupt as error:
             self._turned_away.tell(f"closed the stream of client {client}: {error}")
             context.cancel()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedsplit.config.run_config import RunConfig
 from fedsplit.machine.cores import jobs_at_once
-from fedsplit.processes.forker import PACKAGES, Ended, Fork, Forker, import_all
+from fedsplit.processes.forker import PACKAGES, Fork, ForkEnd, Forker, import_all
 from fedsplit.transport.grpc.client.client import attend
 from fedsplit.transport.grpc.protocol.plan import Choices, compositions, take_over
 from fedsplit.transport.transport import RunSetting
@@ -100,7 +100,7 @@ class _Clients:
         self._running[client] = fork = self._forker.start(life, log_of(self._folder, client))
         fork.ended.add_done_callback(partial(self._ended, client))
 
-    def _ended(self, client: int, end: "Future[Ended]") -> None:
+    def _ended(self, client: int, end: "Future[ForkEnd]") -> None:
         ended = end.result()
         if self._ending:
             return

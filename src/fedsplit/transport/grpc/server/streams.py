@@ -104,10 +104,10 @@ def expected_tensors(
             raise Corrupt(f"an upload of step {answer.identity.step} came in place of one of {step}")
         return expectations.upload(expectations.batch(samples, step), answer.tensors)
     if content != "done" or step is not None:
-        raise Corrupt(f"{content} is no answer, or not yet")
+        raise Corrupt(f"{content} is not an answer, or came too early")
     _check_losses(verb, answer.done, expectations, samples)
     if answer.done.difference != pending.difference:
-        raise Corrupt("weights came as a difference, or did not, where the other was due")
+        raise Corrupt("weights came as a difference where whole ones were due, or the other way round")
     if verb.WhichOneof("content") == "probe":
         return [expectations.slopes()]
     if verb.WhichOneof("content") == "step_tail":
@@ -259,7 +259,7 @@ class TrainingStreams(Meeting[TrainingSession]):
             if pending is None:
                 size = sum(tensor.size for tensor in frame.tensors)
                 if size > self._expectations.most_up:
-                    raise Corrupt(f"{size} bytes are more than any message of this run has")
+                    raise Corrupt(f"a message of {size} bytes is larger than any of this run")
                 self._ledger.add_again(self._round, "up", size)
                 return False
             samples = self._sessions[client].samples
@@ -267,7 +267,7 @@ class TrainingStreams(Meeting[TrainingSession]):
             return True
 
     @override
-    def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+    def receive(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
         tensors = {}
         with self.changed:
             pending, samples = self._waiting(link, client, parcel.head), self._sessions[client].samples
