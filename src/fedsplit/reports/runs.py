@@ -76,7 +76,7 @@ class Run:
         """All that is set, but for what is at or below these keys."""
         return tuple((key, value) for key, value in self.settings.items() if not below(key, keys))
 
-    def named(self, key: str) -> tuple[str, ...]:
+    def names_at(self, key: str) -> tuple[str, ...]:
         """Names that a group or a dotted key is set to: a choice goes by its own name and the canonical one.
 
         Empty where the run has no such key.
@@ -204,14 +204,14 @@ def _canonical(place: str, choice: str, target: str) -> str:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRuns:
     """Directories of runs in alphabetical order; and those beside them, as in a sweep, that are of none."""
 
     runs: tuple[Path, ...]
     others: tuple[Path, ...]
 
 
-def runs_at(place: str, key: str) -> Found:
+def runs_at(place: str, key: str) -> FoundRuns:
     """The runs anywhere below a path or glob that `key` named; `UserError` where a folder cannot be read."""
     path = user_path(place, key)
     paths = [path] if path.exists() else map(Path, sorted(glob(str(path), recursive=True)))
@@ -220,7 +220,7 @@ def runs_at(place: str, key: str) -> Found:
     with in_one_line(key, place, "must be readable"):
         for path in paths:
             _look(path, runs, others)
-    return Found(tuple(runs), tuple(others))
+    return FoundRuns(tuple(runs), tuple(others))
 
 
 def _look(path: Path, runs: list[Path], others: list[Path]) -> bool:

@@ -67,7 +67,7 @@ class Task(ABC):
 
         Args:
             rows: cells by column, those of the job's own overrides first.
-            directory: of the sweep, where figures go.
+            directory: directory of the sweep, where figures go.
         """
         return
 

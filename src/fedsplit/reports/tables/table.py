@@ -69,18 +69,18 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Shown:
+class TableCell:
     """A cell as people read it.
 
     Args:
         mean: `-` where no seed has it.
         spread: number behind `±`; None for a single seed, and where all have exactly the same.
-        reached: `k of n seeds` where only some have it.
+        share_at_target: `k of n seeds` where only some have it.
     """
 
     mean: str
     spread: str | None = None
-    reached: str | None = None
+    share_at_target: str | None = None
     best: bool = False
 
 
@@ -121,7 +121,7 @@ class Table:
         }
         return " ".join(text for text, holds in said.items() if holds)
 
-    def lines(self) -> list[tuple[dict[str, str], list[Shown]]]:
+    def lines(self) -> list[tuple[dict[str, str], list[TableCell]]]:
         """Names of each row, and its cells as people read them.
 
         `Setting` is there where a row has one, and `Seeds` where a row has several. The best of a column are
@@ -131,21 +131,21 @@ class Table:
             {"Algorithm": row.algorithm, "Setting": row.setting, "Seeds": str(len(row.seeds))}
             for row in self.rows
         ]
-        by_column = [self._shown(index) for index in range(len(self.columns))]
+        by_column = [self._cells(index) for index in range(len(self.columns))]
         return [
             ({title: each[title] for title in self.names()}, [column[place] for column in by_column])
             for place, each in enumerate(named)
         ]
 
-    def _shown(self, index: int) -> list[Shown]:
+    def _cells(self, index: int) -> list[TableCell]:
         column = self.columns[index]
         cells = [row.cells[index] for row in self.rows]
         best = _best(column, cells)
         return [
-            Shown(
-                mean="-" if cell.mean is None else column.shown(cell.mean),
-                spread=column.shown(spread) if (spread := cell.spread(self.spread)) else None,
-                reached=_reached(cell),
+            TableCell(
+                mean="-" if cell.mean is None else column.show(cell.mean),
+                spread=column.show(spread) if (spread := cell.spread(self.spread)) else None,
+                share_at_target=_describe_reaching(cell),
                 best=place in best,
             )
             for place, cell in enumerate(cells)
@@ -158,7 +158,7 @@ def decimals_for(numbers: Sequence[float]) -> int:
     return min(6, max(0, 2 - floor(log10(least))))
 
 
-def _reached(cell: Estimate) -> str | None:
+def _describe_reaching(cell: Estimate) -> str | None:
     return f"{len(cell.values)} of {cell.seeds} seeds" if 0 < len(cell.values) < cell.seeds else None
 
 
@@ -168,12 +168,12 @@ def _best(column: Measure, cells: Sequence[Estimate]) -> set[int]:
     What only some of a row's seeds reached is no match for what all of another's did.
     """
     known = {place: cell.mean for place, cell in enumerate(cells) if cell.mean is not None}
-    whole = {place: mean for place, mean in known.items() if _reached(cells[place]) is None}
+    whole = {place: mean for place, mean in known.items() if _describe_reaching(cells[place]) is None}
     compared = whole or known
     if column.better is None or not compared:
         return set()
     best = (max if column.better == "higher" else min)(compared.values())
-    winners = {place for place, mean in compared.items() if column.shown(mean) == column.shown(best)}
+    winners = {place for place, mean in compared.items() if column.show(mean) == column.show(best)}
     return winners if len(winners) < len(cells) else set()
 
 

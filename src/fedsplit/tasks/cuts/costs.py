@@ -65,7 +65,9 @@ _SHOWN = ("z", "client", "server", "auxiliary", "client MMAC", "server MMAC", "c
 def print_csv(found: Sequence[CutCosts]) -> None:
     """Print comma-separated values, in whole bytes and multiply-adds."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["cut", "stage", "tensors", *_EXACT, *(f"load_{name}" for name in _loaded(found))])
+    writer.writerow(
+        ["cut", "stage", "tensors", *_EXACT, *(f"load_{name}" for name in _algorithms_with_load(found))]
+    )
     for cut in found:
         stage = "" if cut.stage is None else cut.stage
         loads = (f"{load:.0f}" for load in cut.load.values())
@@ -74,7 +76,7 @@ def print_csv(found: Sequence[CutCosts]) -> None:
 
 def print_markdown(found: Sequence[CutCosts], about: str) -> None:
     """Print a Markdown table in millions, and above it what it is about."""
-    header = ["cut", "stage", "tensors", *_SHOWN, *_loaded(found)]
+    header = ["cut", "stage", "tensors", *_SHOWN, *_algorithms_with_load(found)]
     print(f"{about}\n")
     print(f"| {' | '.join(header)} |")
     print("|---" + "|--:" * (len(header) - 1) + "|")
@@ -86,7 +88,7 @@ def print_shown(found: Sequence[CutCosts], about: str) -> None:
     """Print a table for a terminal in millions, and above it what it is about."""
     table = Table()
     table.add_column("cut", no_wrap=True)
-    for column in ("stage", "tensors", *_SHOWN, *_loaded(found)):
+    for column in ("stage", "tensors", *_SHOWN, *_algorithms_with_load(found)):
         table.add_column(column, justify="right", no_wrap=True)
     for row in _rows(found):
         table.add_row(*row)
@@ -95,7 +97,7 @@ def print_shown(found: Sequence[CutCosts], about: str) -> None:
     print_table(table, console)
 
 
-def _loaded(found: Sequence[CutCosts]) -> Sequence[str]:
+def _algorithms_with_load(found: Sequence[CutCosts]) -> Sequence[str]:
     """The algorithms that tell their load."""
     return list(found[0].load) if found else []
 
