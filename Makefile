@@ -11,7 +11,7 @@ IN := $(ENVIRONMENT)/bin
 run: $(ENVIRONMENT)/runs ## train FSL-SAGE on the bundled digits images
 	$(IN)/python main.py
 
-test: install ## the test suite, five and a half minutes on two cores
+test: install ## the test suite, five minutes on two cores
 	$(IN)/python -m pytest -n auto --dist worksteal
 
 test-long: install ## every case of the long tests, more drawn examples, all commands and benchmarks, and whether small faults are noticed

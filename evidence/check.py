@@ -3,12 +3,15 @@
 python evidence/check.py                      # a line for each place that says something else than its runs
 python evidence/check.py --write              # brings these places to what the runs say
 python evidence/check.py --add SWEEP FOLDER   # takes over the runs of a sweep, of seeds that are finished
+python evidence/check.py --draw               # draws the figures of docs/gallery/ that are made of these runs
 
 Between `<!-- attacks: FOLDER -->` and `<!-- end of evidence -->` stands the table of the attacks in
 `evidence/FOLDER/attack.csv`, which a sweep of `task=train_and_attack` gathered.
 Between `<!-- evidence: NAME -->` and `<!-- end of evidence -->` stands the table of the experiment NAME of
 `evidence/exp_configs.yaml`. A number before `<!-- evidence: NAME/ROW/COLUMN -->` is a mean in that table: ROW
 is the algorithm, with its setting after a comma if it has one, COLUMN a key as in `NAME.csv`.
+
+A page shows the figure of the experiment NAME as `gallery/NAME.png`.
 """
 
 import argparse
@@ -22,15 +25,15 @@ from pathlib import Path
 
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import csv_table
-from fedsplit.reports.drawing import StoredRuns, tabulate
-from fedsplit.reports.experiments import experiments_in
+from fedsplit.reports.drawing import StoredRuns, draw, image_files, tabulate, write
+from fedsplit.reports.experiments import FigureRequest, experiments_in
 from fedsplit.reports.notes import Notes
-from fedsplit.reports.runs import METRICS, RESULTS, read_run
+from fedsplit.reports.runs import METRICS, RESULTS, Run, read_run
 from fedsplit.reports.tables.files import as_markdown
 from fedsplit.reports.tables.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
-EVIDENCE = "evidence"
+EVIDENCE, IMAGES = "evidence", "docs/gallery"
 PAGES = ("README.md", "BENCHMARKS.md", "docs/*.md", "evidence/README.md")
 KEPT = ("config.yaml", METRICS, RESULTS)
 """Files of a run that are evidence."""
@@ -39,17 +42,45 @@ _ATTACKS = re.compile(r"<!-- attacks: ([\w-]+) -->\n\n(.*?)\n\n<!-- end of evide
 _NUMBER = re.compile(r"(\S+)( <!-- evidence: ([\w-]+)/([^/\n]+)/([\w.]+) -->)")
 
 
-def tables(root: Path) -> dict[str, Table]:
-    """The tables of all experiments of `evidence/exp_configs.yaml`, by name, made of the runs beside it."""
+def experiments(root: Path) -> list[tuple[FigureRequest, list[Run]]]:
+    """The experiments of `evidence/exp_configs.yaml` with their runs, which are beside it.
+
+    Raises:
+        UserError: an experiment has no run, or a run cannot be taken.
+    """
     folder, notes = root / EVIDENCE, Notes()
-    stored, found = StoredRuns(notes), {}
-    for each in experiments_in(folder / "exp_configs.yaml"):
-        here = replace(each, runs=tuple(str(folder / place) for place in each.runs))
-        for table in tabulate(here, stored.select_runs(here)):
-            found[each.name] = table
+    stored = StoredRuns(notes)
+    listed = experiments_in(folder / "exp_configs.yaml")
+    here = [replace(each, runs=tuple(str(folder / place) for place in each.runs)) for each in listed]
+    found = [(each, stored.select_runs(each)) for each in here]
     if notes.texts:
         raise UserError("evidence", folder, notes.texts[0])
     return found
+
+
+def tables(root: Path) -> dict[str, Table]:
+    """The tables of all experiments of `evidence/exp_configs.yaml` that have one, by name."""
+    return {each.name: table for each, runs in experiments(root) for table in tabulate(each, runs)}
+
+
+def shown_images(root: Path) -> set[str]:
+    """Names of the images of `docs/gallery/` that a page shows."""
+    pages = (path.read_text("utf-8") for pattern in PAGES for path in root.glob(pattern))
+    return {name for page in pages for name in re.findall(r"\]\((?:docs/)?gallery/([^)]+)\)", page)}
+
+
+def figures(root: Path) -> dict[str, bytes]:
+    """The figures of experiments that a page shows, drawn anew, by the names of their files."""
+    shown = shown_images(root)
+    asked = [each for each in experiments(root) if f"{each[0].name}.png" in shown]
+    return {name: image for each, runs in asked for name, image in _image(each, runs).items()}
+
+
+def _image(experiment: FigureRequest, runs: Sequence[Run]) -> dict[str, bytes]:
+    drawn = draw(experiment, runs, ["png"])
+    if drawn.left_out:
+        raise UserError(experiment.name, ", ".join(drawn.left_out), "must have room in the figure")
+    return image_files(drawn)
 
 
 def attacks(path: Path) -> str:
@@ -177,6 +208,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
     parser.add_argument("--write", action="store_true", help="bring pages to what their runs say")
     parser.add_argument("--add", nargs=2, type=Path, metavar=("SWEEP", "FOLDER"), help="take over runs")
+    parser.add_argument("--draw", action="store_true", help="draw the figures that pages show")
     parser.add_argument("--images", default="datas/cifar10_jpeg", help="named in place of dataset.root")
     options = parser.parse_args(arguments)
     if options.add:
@@ -184,6 +216,9 @@ def main(arguments: Sequence[str]) -> int:
         print(f"{add(sweep, folder, options.images)} runs")
         return 0
     try:
+        if options.draw:
+            print("\n".join(map(str, write(figures(ROOT), ROOT / IMAGES))))
+            return 0
         told = compared(ROOT, write=options.write)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

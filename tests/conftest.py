@@ -130,6 +130,12 @@ def _small_worker(_kept_memory: list[int]) -> Iterator[None]:
         _kept_memory[0] = _resident()
 
 
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """Workers for `-n auto`: one more than cores, for the time in which tests wait for other processes."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 _PEAK = "peak_memory"
 _PEAKS = pytest.StashKey[list[float]]()
 """GB that each process that ran tests has held at most."""

@@ -1667,6 +1667,22 @@ FAULTS = (
         ("tests/reports/figures/test_curve.py",),
     ),
     Fault(
+        "intervals-of-means-are-those-of-single-values",
+        "reports",
+        "src/fedsplit/reports/spread.py",
+        "stdev(values) / sqrt(len(values))",
+        "stdev(values)",
+        ("tests/reports/test_spread.py",),
+    ),
+    Fault(
+        "panels-hold-what-is-of-others",
+        "reports",
+        "src/fedsplit/reports/figures/curve.py",
+        'bool({hue, hue.partition("=")[2]} & set(names))',
+        "bool({hue} | set(names))",
+        ("tests/reports/figures/test_curve.py",),
+    ),
+    Fault(
         "tables-count-an-accuracy-only-once-surpassed",
         "reports",
         "src/fedsplit/reports/tables/measures.py",

@@ -3,12 +3,18 @@
 import re
 import shutil
 from importlib.util import module_from_spec, spec_from_file_location
+from io import BytesIO
 from pathlib import Path
 from types import ModuleType
 
+import matplotlib
 import pytest
+from PIL import Image, ImageChops
 
 from fedsplit.errors import UserError
+from fedsplit.reports.drawing import draw
+from fedsplit.reports.experiments import experiments_in
+from tests.cases import long_but
 from tests.reports.chosen import store_run
 
 
@@ -111,6 +117,61 @@ def test_runs_of_a_sweep_are_taken_over_for_finished_seeds_without_places_of_the
     assert sorted(path.name for path in folder.iterdir()) == ["0", "1"]
     assert {path.name for path in (folder / "0").iterdir()} == set(check.KEPT)
     assert (folder / "0/config.yaml").read_text().endswith("\n  root: datas/images\n")
+
+
+def test_every_image_of_a_page_is_there_and_every_image_is_on_one(check: ModuleType, root: Path) -> None:
+    pages = {path for pattern in ("*.md", "docs/**/*.md", "evidence/*.md") for path in root.glob(pattern)}
+    shown = {
+        (page.parent / place).resolve()
+        for page in pages
+        for place in re.findall(r"!\[[^]]*\]\(([^):]+)\)", page.read_text("utf-8"))
+    }
+    assert len(shown) > 20
+    assert [str(path) for path in sorted(shown) if not path.is_file()] == []
+    assert {path.resolve() for path in (root / check.IMAGES).iterdir()} <= shown
+
+
+def test_every_experiment_of_the_evidence_finds_its_runs_and_is_shown(check: ModuleType, root: Path) -> None:
+    text = "".join(path.read_text("utf-8") for pattern in check.PAGES for path in root.glob(pattern))
+    shown = check.shown_images(root)
+    for experiment, runs in check.experiments(root):
+        assert runs
+        assert f"{experiment.name}.png" in shown or f"<!-- evidence: {experiment.name}" in text
+
+
+def test_experiment_without_a_run_is_an_error(check: ModuleType, claimed: Path) -> None:
+    listed = claimed / "evidence/exp_configs.yaml"
+    listed.write_text(listed.read_text() + "\nother: {runs: [mine], where: {algorithm: cse_fsl}}\n")
+    with pytest.raises(UserError, match="other: not drawn, it has no run"):
+        check.experiments(claimed)
+
+
+def test_figures_that_pages_show_are_drawn_and_no_others(check: ModuleType, claimed: Path) -> None:
+    listed = claimed / "evidence/exp_configs.yaml"
+    listed.write_text(listed.read_text() + "\nother: {runs: [mine], title: Not shown}\n")
+    (claimed / "README.md").write_text("![Mine](docs/gallery/mine.png) ![Not of runs](docs/gallery/a.png)")
+    drawn = check.figures(claimed)
+    assert list(drawn) == ["mine.png"]
+    assert drawn == check.figures(claimed)
+
+
+EXPERIMENTS = experiments_in(Path(__file__).parents[1] / "evidence" / "exp_configs.yaml")
+
+
+@pytest.mark.parametrize(
+    "name", long_but(lambda name: name == "methods-digits", [each.name for each in EXPERIMENTS])
+)
+def test_figure_in_the_gallery_is_what_its_runs_draw(check: ModuleType, root: Path, name: str) -> None:
+    image = root / check.IMAGES / f"{name}.png"
+    if not image.is_file():
+        pytest.skip("only its table is shown")
+    kept = Image.open(image)
+    if kept.text["Software"].split(",")[0] != f"Matplotlib version{matplotlib.__version__}":
+        pytest.skip("another matplotlib drew it")
+    ((experiment, runs),) = [each for each in check.experiments(root) if each[0].name == name]
+    drawn = Image.open(BytesIO(draw(experiment, runs, ["png"]).images["png"]))
+    assert drawn.size == kept.size
+    assert ImageChops.difference(drawn.convert("RGB"), kept.convert("RGB")).getbbox() is None
 
 
 def test_every_folder_that_the_list_of_evidence_names_is_there(root: Path) -> None:

@@ -23,7 +23,7 @@ from fedsplit.reports.tables.files import table_files
 from fedsplit.reports.tables.table import TableRequest, accuracies, table_of
 
 EXPERIMENTS = "exp_configs.yaml"
-OPTIONS = ("x", "y", "by", "at", "of", "size", "targets", "log")
+OPTIONS = ("x", "y", "by", "at", "of", "size", "targets", "log", "spread")
 """Keys of figures that can be given on the command line."""
 _DESCRIPTION = """\
 Draws figures of runs, as wide as a column of a paper; by itself test accuracy against rounds and against
@@ -68,6 +68,7 @@ def parse_arguments(given: Sequence[str]) -> Namespace:
     add("--log", type=_list, metavar="AXIS,...", help="logarithmic: x, y or x,y")
     add("--at", metavar="MOMENT", help="which y: final (default), best, or load:100 (MB)")
     add("--of", metavar="WHAT", help="what bars show: bytes or seconds")
+    add("--spread", metavar="WHAT", help="of seeds: range (default) or interval")
     add("--size", metavar="KEY", help="what sizes in a scatter stand for")
     add(
         "--classes", dest="figure", action="store_const", const="classes", help="the same as --figure classes"

@@ -5,7 +5,7 @@ import types
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -181,9 +181,9 @@ class Component:
         check_kind(self.key, node, kind)
         try:
             factory = _factory(f"{self.key}._target_", deepcopy(node))
-            takes = inspect.signature(factory)
+            takes = _signature(factory.func)
             objects |= {name: each for name, each in (offered or {}).items() if name in takes.parameters}
-            takes.bind(**objects)
+            takes.bind(*factory.args, **{**factory.keywords, **objects})
         except Exception as error:  # whatever a class of the user's raises on import
             lines = str(error.__cause__ or error).splitlines() or [type(error).__name__]
             reason = " ".join(lines[: 2 if lines[0].endswith(":") else 1])  # why it cannot be loaded is below
@@ -199,12 +199,17 @@ class Component:
         return built
 
 
+@cache  # of a class without an `__init__` it is parsed from a text
+def _signature(target: Callable[..., object]) -> inspect.Signature:
+    return inspect.signature(target)
+
+
 def component_of(key: str, target: type, **arguments: object) -> Component:
     """The component that builds `target`, a class that can be imported, with plain arguments."""
     return Component(key, f"{target.__module__}.{target.__qualname__}", arguments)
 
 
-def _factory(key: str, node: Mapping[str, object]) -> Callable[..., object]:
+def _factory(key: str, node: Mapping[str, object]) -> "partial[object]":
     """The call that a node stands for, as `hydra.utils.instantiate` reads it; its kind was checked before."""
     inner = node.get("_recursive_", True)
     given = {name: _build(key, each) if inner else each for name, each in node.items() if name[0] != "_"}

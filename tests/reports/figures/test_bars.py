@@ -56,7 +56,7 @@ def test_bars_of_up_and_down_of_a_kind_share_a_colour_and_only_down_is_hatched(t
     assert len({colour for colour, _ in looks.values()}) == 4
     labels = [text.get_text() for text in axes.get_figure().legends[0].get_texts()]  # type: ignore[union-attr]
     assert [label.replace("\N{NO-BREAK SPACE}", " ") for label in labels] == [
-        *("smashed", "client weights", "auxiliary weights", "labels", "up", "down"),
+        *("smashed data", "client weights", "auxiliary weights", "labels", "up", "down"),
     ]
 
 
@@ -66,7 +66,7 @@ def test_bar_part_too_thin_to_see_is_in_the_data_but_not_in_the_legend() -> None
     assert sorted(patch.get_width() for patch in axes.patches) == [1.0, 500.0, 1000.0]
     labels = [text.get_text() for text in drawn.legends[0].get_texts()]
     assert [label.replace("\N{NO-BREAK SPACE}", " ") for label in labels] == [
-        "smashed",
+        "smashed data",
         "full weights",
         "up",
         "down",

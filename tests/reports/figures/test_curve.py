@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from scipy import stats
 
 from fedsplit.errors import UserError
 from fedsplit.recording.config_file import FORMAT
-from fedsplit.reports.figures.curve import Curve, Line
-from fedsplit.reports.figures.style import DASHES, algorithm_looks
+from fedsplit.reports.figures.curve import Curve
+from fedsplit.reports.figures.lines import Line
+from fedsplit.reports.figures.style import DASHES, PALE, algorithm_looks
 from fedsplit.reports.figures.wording import legend_texts
 from fedsplit.reports.runs import Run, without_repeats
 from tests.reports.stored import dirichlet, load_runs, make_run, table
@@ -152,6 +154,69 @@ def test_curve_has_mean_and_range_over_seeds_at_common_rounds(tmp_path: Path, x:
     for side in (stacked.min(0), stacked.max(0)):
         for point in zip(at, side, strict=True):
             assert np.isclose(corners, point).all(1).any()
+
+
+def test_curve_with_intervals_has_those_of_the_mean(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / str(seed), seed=seed) for seed in range(4)]
+    figure = Curve(spread="interval")
+    (curve,) = figure.data(load_runs(runs))
+    stacked = np.stack([table(run)["test_accuracy"] for run in runs])
+    half = stats.t.ppf(0.975, 3) * stacked.std(0, ddof=1) / 2
+    np.testing.assert_allclose(curve.low, stacked.mean(0) - half, rtol=1e-9)
+    np.testing.assert_allclose(curve.high, stacked.mean(0) + half, rtol=1e-9)
+    (legend,) = figure.draw([curve]).legends
+    assert legend.get_title().get_text() == "Mean and its 95 % interval of 4 seeds"
+
+
+def test_panels_have_their_own_lines_in_colour_and_all_others_pale(tmp_path: Path) -> None:
+    names = {"Left": ["fed_avg", "splitfed_v1"], "Right": ["cse_fsl"], "Empty": ["ampere"]}
+    runs = load_runs([make_run(tmp_path / name, name) for part in names.values() for name in part[:2]][:3])
+    figure = Curve(panels=names, log=("x",), targets=(0.0,))
+    lines = figure.data(runs)
+    drawn = figure.draw(lines)
+    assert drawn.get_figwidth() == 7.0
+    left, right = drawn.axes
+    assert [axes.get_title() for axes in (left, right)] == ["Left", "Right"]
+    assert left.get_xlim() == right.get_xlim()
+    assert left.get_ylim() == right.get_ylim()
+    for axes, own in ((left, names["Left"]), (right, names["Right"])):
+        of_runs = [each for each in axes.get_lines() if len(each.get_xdata()) == len(lines[0].x)]
+        assert len(of_runs) == 3
+        colours = {algorithm_looks()[name][0] for name in own}
+        assert {to_hex(each.get_color()).upper() for each in of_runs} == colours | {PALE}
+        legend = axes.get_legend()
+        assert legend is not None
+        assert len(legend.get_texts()) == len(own)
+        assert len(axes.texts) == len(own)  # a number for each of its own lines at the target
+        box, tight = legend.get_window_extent(), axes.xaxis.get_tightbbox()
+        assert tight is not None
+        assert drawn.bbox.y0 <= box.y0 < box.y1 <= tight.y0
+        assert drawn.bbox.x0 <= box.x0 < box.x1 <= drawn.bbox.x1
+
+
+def test_line_that_no_panel_names_is_refused(tmp_path: Path) -> None:
+    runs = load_runs([make_run(tmp_path / name, name) for name in ("fed_avg", "cse_fsl")])
+    with pytest.raises(UserError, match=r"^panels=One, Two: must have cse_fsl in one of them"):
+        Curve(panels={"One": ["fed_avg"], "Two": ["ampere"]}).data(runs)
+
+
+def test_each_panel_holds_as_many_lines_as_a_figure_without() -> None:
+    names = [name for name in algorithm_looks() if name != "fed_avg"]
+    figure = Curve(panels={"Many": names, "One": ["fed_avg"]})
+    lines = [curve_of(name, (0.1, 0.5)) for name in ("fed_avg", *names)]
+    drawn, left_out = figure.within_limits(lines)
+    assert [line.hue for line in drawn] == ["fed_avg", *names[:10]]
+    assert left_out == names[10:]
+
+
+def test_panels_by_another_key_name_its_values(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / quant, **{"quant.bits": quant, "choices": {"quant": quant}})
+        for quant in ("none", "int8")
+    ]
+    figure = Curve(by="quant", panels={"Exact": ["none"], "Coded": ["quant=int8"]})
+    drawn = figure.draw(figure.data(load_runs(runs)))
+    assert [axes.get_title() for axes in drawn.axes] == ["Exact", "Coded"]
 
 
 def test_curve_of_seeds_without_a_common_round_is_refused(tmp_path: Path) -> None:

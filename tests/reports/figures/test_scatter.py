@@ -3,10 +3,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.scatter import Scatter, Spot
-from fedsplit.reports.figures.style import FILLS
+from fedsplit.reports.figures.style import FILLS, algorithm_looks
 from tests.reports.stored import dirichlet, load_runs, make_run, table
 
 
@@ -63,3 +64,42 @@ def test_scatter_settings_have_a_filling_of_their_own_up_to_six() -> None:
         Scatter().draw(spots)
     with pytest.raises(UserError, match=r"^sizes=0, .*: must be at most 6"):
         Scatter().draw([Spot("fed_avg", "", i, 1.0, 0.5, 0.5, 0.5, (0,)) for i in range(7)])
+
+
+def test_scatter_against_a_column_has_its_last_value_and_intervals(tmp_path: Path) -> None:
+    paths = [make_run(tmp_path / str(seed), seed=seed) for seed in range(3)]
+    (spot,) = Scatter(x="gradient_error", spread="interval").data(load_runs(paths))
+    rows = [table(path) for path in paths]
+    last = np.array([each["test_accuracy"][-1] for each in rows])
+    half = stats.t.ppf(0.975, 2) * last.std(ddof=1) / np.sqrt(3)
+    assert spot.x == pytest.approx(np.mean([each["gradient_error"][-1] for each in rows]), rel=1e-12)
+    assert (spot.low, spot.high) == pytest.approx((last.mean() - half, last.mean() + half), rel=1e-9)
+    with pytest.raises(UserError, match=r"^run=.*: has no memory in metrics.csv, but round, test_accuracy"):
+        Scatter(x="memory").check(load_runs(paths)[0])
+
+
+@pytest.mark.parametrize("log", [(), ("x",)])
+def test_points_at_one_place_stand_apart_only_where_their_bars_meet(log: Any) -> None:
+    def drawn(*ranges: tuple[float, float]) -> list[float]:
+        names = ("fed_avg", "cse_fsl", "fsl_sage")
+        spots = [
+            Spot(name, "", "iid", 2.0, (low + high) / 2, low, high, (0, 1))
+            for name, (low, high) in zip(names, ranges, strict=True)
+        ]
+        far = Spot("ampere", "", "iid", 8.0, 0.5, 0.4, 0.6, (0, 1))
+        (axes,) = Scatter(log=log).draw([*spots, far]).axes
+        points = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
+        places = [float(line.get_xdata()[0]) for line in points]
+        assert places[-1] == pytest.approx(8.0)
+        return places[:-1]
+
+    assert drawn((0.1, 0.2), (0.3, 0.4), (0.5, 0.6)) == pytest.approx([2.0] * 3)
+    left, middle, right = drawn((0.1, 0.2), (0.15, 0.4), (0.5, 0.6))
+    assert middle == pytest.approx(2.0)
+    assert 1.7 < left < 1.96
+    assert 2.04 < right < 2.3
+
+
+def test_scatter_holds_every_algorithm_with_a_look() -> None:
+    spots = [Spot(name, "", 0.1, 1.0, 0.5, 0.5, 0.5, (0,)) for name in list(algorithm_looks())[:18]]
+    assert Scatter().within_limits(spots) == (spots, [])

@@ -14,6 +14,7 @@ from fedsplit.computing.modes import in_mode, modes_of
 from fedsplit.computing.shapes import known_shape, note_shapes, shape_at
 from fedsplit.computing.tracing import submodules_of, trace_operations
 from fedsplit.errors import UserError
+from fedsplit.randomness import seed_modules
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,12 @@ def _propagate(module: nn.Module, nodes: Sequence[fx.Node], example: Tensor) -> 
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Evaluate without gradients, with equal draws each time; modes, buffers and draws are then as before."""
     buffers = [(buffer, buffer.clone()) for module in modules for buffer in module.buffers()]
-    with torch.no_grad(), torch.random.fork_rng(), ExitStack() as modes:
-        torch.manual_seed(0)
+    held = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    devices = {torch.device("cpu"), *(tensor.device for tensor in held)}
+    cards = [device.index for device in devices if device.type == "cuda"]
+    with torch.no_grad(), torch.random.fork_rng(cards), ExitStack() as modes:
+        for device in devices:  # and no others, which takes longer than a pass of a small model
+            seed_modules(0, device)
         try:
             for module in modules:
                 modes.enter_context(in_mode(module, training=False))

@@ -14,6 +14,7 @@ from fedsplit.reports.figures.setting import ALPHA, AUXILIARY, BITS, SettingAxis
 from fedsplit.reports.figures.style import blank_figure, legend_below, log_axis, looks, tidy
 from fedsplit.reports.figures.wording import legend_texts
 from fedsplit.reports.runs import Run, Setting
+from fedsplit.reports.spread import BAND_WORDS, Band, band_ends
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +42,7 @@ class Point:
 
     Args:
         x: the setting: a number, or its name.
-        low: the least of the seeds; `high` the greatest.
+        low: lower end of the band; `high` the upper one.
     """
 
     x: float | str
@@ -63,7 +64,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Against(FigureType[Sequence[Series]]):
-    """Mean and range over seeds of a metric at one moment, against a setting.
+    """Mean over seeds of a metric at one moment with its spread, against a setting.
 
     Args:
         x: a group or dotted key; `distribution.alpha` has IID runs as the last tick, `auxiliary` stands for
@@ -71,6 +72,7 @@ class Against(FigureType[Sequence[Series]]):
             (but labels).
         y: a column of metrics.csv.
         log: x also has a logarithmic scale where its numbers go far apart.
+        spread: what error bars are.
     """
 
     x: str = ALPHA
@@ -78,6 +80,7 @@ class Against(FigureType[Sequence[Series]]):
     at: Moment = "final"
     by: str = "algorithm"
     log: tuple[Literal["x", "y"], ...] = ()
+    spread: Band = "range"
 
     summary: ClassVar = "a metric at the end against a setting: alpha, auxiliary, bits, any key"
 
@@ -97,12 +100,13 @@ class Against(FigureType[Sequence[Series]]):
         points: dict[Setting, list[Point]] = {}
         for group in over_seeds(runs, self.by):
             values = [at_moment(run, self.y, self.at) for run in group.runs]
+            low, high = band_ends(values, self.spread)
             xs = [setting(run, self.x) for run in group.runs]
             point = Point(
                 x=_mean(xs),
                 mean=fmean(values),
-                low=min(values),
-                high=max(values),
+                low=low,
+                high=high,
                 seeds=group.seeds,
             )
             points.setdefault(group.runs[0].setting_beside(apart), []).append(point)
@@ -147,7 +151,8 @@ class Against(FigureType[Sequence[Series]]):
             log_axis(axes.yaxis)
         scale.set_ticks(axes, _BIT_TICKS if self.x == BITS else ())
         seeds = [point.seeds for line in data for point in line.points]
-        legend_below(figure, drawn, legend_texts([line.label for line in data]), seeds_drawn(seeds))
+        texts = legend_texts([line.label for line in data])
+        legend_below(figure, drawn, texts, seeds_drawn(seeds, BAND_WORDS[self.spread]))
         thin_ticks(axes)
         return figure
 

@@ -131,10 +131,10 @@ class Bars(FigureType[Sequence[Bar]]):
         tidy(axes, "Time (s)", "", grid="x")
         axes.set_yticks(range(len(data)), texts, fontsize=TEXT_SIZE)
         axes.tick_params(axis="y", length=0)
-        axes.invert_yaxis()
+        axes.set_ylim(len(data) - 0.45, -0.55)
         axes.locator_params(axis="x", nbins=6)
         handles = [Patch(facecolor=colours[kind]) for kind in kinds]
-        labels = [kind.replace("_", " ") for kind in kinds]
+        labels = ["smashed data" if kind == "smashed" else kind.replace("_", " ") for kind in kinds]
         if self.of == "bytes":
             load_axis(axes.xaxis, longest)
             if any(_is_down(name) for name, _ in parts):

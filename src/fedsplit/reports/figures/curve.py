@@ -1,65 +1,61 @@
 """A metric against what a run uses up: rounds, load, seconds; a line for each setting."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from typing_extensions import override
 
+from fedsplit.config.values import Range, fits
 from fedsplit.errors import UserError
-from fedsplit.reports.figures.figure_type import FigureType
+from fedsplit.reports.figures.figure_type import FigureType, Series, keep_first
 from fedsplit.reports.figures.groups import Group, by_number, count_noun, over_seeds, seeds_drawn
+from fedsplit.reports.figures.lines import Line, Looks, draw_lines, draw_targets
 from fedsplit.reports.figures.measures import Progress, axis_label, column, lower_is_better, progress
 from fedsplit.reports.figures.style import (
+    LABEL_SIZE,
     PALE,
     TEXT_SIZE,
     blank_figure,
-    in_load_unit,
     legend_below,
     load_axis,
     log_axis,
     looks,
-    three_digits,
     tidy,
+    wrap_label,
 )
 from fedsplit.reports.figures.wording import legend_texts
 from fedsplit.reports.runs import Run
+from fedsplit.reports.spread import BAND_WORDS, Band, band_ends
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Line:
-    """Runs that differ only in their seed, as a `Group`.
+def _are_panels(value: object) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(title, str) and names and fits(list[str], names) for title, names in value.items()
+    )
 
-    Args:
-        x: mean over seeds of what was used up after each round that all of them have: rounds, MB or seconds.
-        mean: over seeds, at each x.
-        low: the least of the seeds, at each x; `high` the greatest.
-        reached: for each target, the first x at which the mean is as good; None where it never is.
-    """
 
-    label: str
-    hue: str
-    setting: str
-    seeds: tuple[int, ...]
-    x: tuple[float, ...]
-    mean: tuple[float, ...]
-    low: tuple[float, ...]
-    high: tuple[float, ...]
-    reached: tuple[float | None, ...] = ()
+Panels: TypeAlias = Annotated[
+    Any, Range("panels by title, each a list of names, as {Cut gradients: [splitfed_v1]}", _are_panels)
+]
+"""Titles of panels, each with the names, of those that colours stand for, whose lines are in it."""
+_LEGEND_LINE = 0.16  # inches
 
 
 @dataclass(frozen=True)
 class Curve(FigureType[Sequence[Line]]):
-    """Mean and range over seeds of a metric, with markers, and where it reaches targets.
+    """Mean over seeds of a metric with a band, with markers, and where it reaches targets.
 
     Args:
         y: a column of metrics.csv; `accuracy` and `loss` are those of the test images.
         targets: values of y; a line marks the x at which each curve reaches them.
+        spread: what the band is.
+        panels: side by side, for more lines than one holds; in each, the lines of all others are pale.
     """
 
     x: Progress = "load"
@@ -67,6 +63,8 @@ class Curve(FigureType[Sequence[Line]]):
     by: str = "algorithm"
     targets: tuple[float, ...] = ()
     log: tuple[Literal["x", "y"], ...] = ()
+    spread: Band = "range"
+    panels: Panels = field(default_factory=dict)
 
     summary: ClassVar = "a metric against rounds, load or time, with a band over seeds and targets"
 
@@ -83,6 +81,9 @@ class Curve(FigureType[Sequence[Line]]):
     @override
     def data(self, runs: Sequence[Run]) -> list[Line]:
         lines = [self._line(group) for group in over_seeds(runs, self.by)]
+        for line in lines:
+            if self.panels and not any(_is_named(line.hue, names) for names in self.panels.values()):
+                raise UserError("panels", ", ".join(self.panels), f"must have {line.hue} in one of them")
         if len({len(line.seeds) for line in lines}) > 1:
             return [
                 replace(line, label=f"{line.label}, {count_noun(len(line.seeds), 'seed')}") for line in lines
@@ -98,6 +99,7 @@ class Curve(FigureType[Sequence[Line]]):
             raise UserError("run", group.runs[0].path, message)
         x = tuple(fmean(used[t] for used in xs) for t in common)
         mean = tuple(fmean(values[t] for values in ys) for t in common)
+        bands = [band_ends([values[t] for values in ys], self.spread) for t in common]
         return Line(
             label=group.label,
             hue=group.hue,
@@ -105,8 +107,8 @@ class Curve(FigureType[Sequence[Line]]):
             seeds=group.seeds,
             x=x,
             mean=mean,
-            low=tuple(min(values[t] for values in ys) for t in common),
-            high=tuple(max(values[t] for values in ys) for t in common),
+            low=tuple(low for low, _ in bands),
+            high=tuple(high for _, high in bands),
             reached=tuple(self._reached(x, mean, target) for target in self.targets),
         )
 
@@ -115,38 +117,64 @@ class Curve(FigureType[Sequence[Line]]):
         return next((at for at, value in zip(x, mean, strict=True) if sign * value >= sign * target), None)
 
     @override
+    def keep(self, series: Sequence[Series]) -> set[Series]:
+        """The series that are drawn: of each panel as many as of a figure without."""
+        if not self.panels:
+            return super().keep(series)
+        panels = ([each for each in series if _is_named(each[0], names)] for names in self.panels.values())
+        return set().union(*(keep_first(panel, self.limits) for panel in panels))
+
+    def _parts(self, lines: Sequence[Line]) -> dict[str, list[Line]]:
+        """The lines of each panel that has some."""
+        parts = {
+            title: [line for line in lines if _is_named(line.hue, names)]
+            for title, names in self.panels.items()
+        }
+        return {title: part for title, part in parts.items() if part}
+
+    @override
     def draw(self, data: Sequence[Line]) -> "Figure":
-        """One axes with its legend below, 3.5 inches wide: a column of a paper."""
+        """One axes with its legend below, 3.5 inches wide: a column of a paper. Panels take both columns."""
+        found = looks([(line.hue, line.setting) for line in data], by_number)
+        if self.panels:
+            return self._draw_panels(data, found)
         figure = blank_figure(3.5, 2.4)
         axes = figure.add_subplot()
-        drawn = self._draw_lines(axes, data)
+        drawn = draw_lines(axes, data, found, crowded="x" in self.log)
+        self._scale(axes, data)
         texts = legend_texts([line.label for line in data])
-        legend_below(figure, drawn, texts, seeds_drawn([line.seeds for line in data]))
-        if self.targets:
-            self._draw_targets(axes, data)
+        legend_below(figure, drawn, texts, self._seeds_drawn(data))
+        figure.set_figheight(figure.get_figheight() + self._draw_targets(axes, data, data, found))
         return figure
 
-    def _draw_lines(self, axes: "Axes", lines: Sequence[Line]) -> list[object]:
-        found = looks([(line.hue, line.setting) for line in lines], by_number)
-        drawn: list[object] = []
-        for i, line in enumerate(lines):
-            look = found[line.hue, line.setting]
-            # SplitFed v1 is FedAvg by design: a line that later ones would cover shows on both sides of them.
-            covered = sum(_coincide(line, later) for later in lines[i + 1 :])
-            step = max(1, len(line.x) // 8)
-            drawn += axes.plot(
-                line.x,
-                line.mean,
-                color=look.colour,
-                linestyle=look.dash,
-                linewidth=1.3 + 1.8 * covered,
-                markersize=4 + 2.5 * covered,
-                markeredgewidth=0 if look.fill == "full" else 0.8,
-                **look.of_markers,
-                markevery=(i * step // len(lines), step),
-            )
-            if len(line.seeds) > 1:
-                axes.fill_between(line.x, line.low, line.high, color=look.colour, alpha=0.18, linewidth=0)
+    def _draw_panels(self, data: Sequence[Line], found: Looks) -> "Figure":
+        """Axes of the same scale side by side, with the legend of each below it."""
+        parts = self._parts(data)
+        figure = blank_figure(7.0, 2.7)
+        texts = dict(zip(data, legend_texts([line.label for line in data]), strict=True))
+        row = figure.subplots(1, len(parts), sharex=True, sharey=True, squeeze=False)[0]
+        raised = lowered = 0.0
+        for axes, (title, lines) in zip(row, parts.items(), strict=True):
+            for other in data:
+                if other not in lines:
+                    axes.plot(other.x, other.mean, color=PALE, alpha=0.5, linewidth=0.8, zorder=1.0)
+            drawn = draw_lines(axes, lines, found, crowded="x" in self.log)
+            self._scale(axes, data)
+            axes.label_outer()
+            labels = [wrap_label(texts[line], 30) for line in lines]
+            lowered = max(lowered, _LEGEND_LINE * sum(label.count("\n") + 1 for label in labels))
+            _legend_below_axes(axes, drawn, labels)
+            height = self._draw_targets(axes, lines, data, found)
+            axes.set_title(title, fontsize=LABEL_SIZE, pad=4 + 72 * height)
+            raised = max(raised, height)
+        note = [self._seeds_drawn(data), "the lines of other panels are pale" if len(parts) > 1 else None]
+        words = "; ".join(filter(None, note))
+        figure.supxlabel(words[:1].upper() + words[1:], fontsize=TEXT_SIZE)
+        figure.set_figheight(figure.get_figheight() + raised + lowered)
+        return figure
+
+    def _scale(self, axes: "Axes", lines: Sequence[Line]) -> None:
+        """Scales and labels of axes that hold these lines."""
         tidy(axes, axis_label(self.x), axis_label(column(self.y)))
         for axis in self.log:
             log_axis(axes.xaxis if axis == "x" else axes.yaxis)
@@ -155,56 +183,42 @@ class Curve(FigureType[Sequence[Line]]):
             if self.x != "round":
                 axes.set_xlim(left=0)
         if self.x == "load":
-            load_axis(axes.xaxis, max(max(line.x) for line in lines))
-        return drawn
+            load_axis(axes.xaxis, _largest(lines))
 
-    def _draw_targets(self, axes: "Axes", lines: Sequence[Line]) -> None:
-        """A thin line in the colour of each curve, with x in numbers above the axes, where none overlaps."""
-        found = looks([(line.hue, line.setting) for line in lines], by_number)
-        largest = max(max(line.x) for line in lines)
-        places = []
-        for i, target in enumerate(self.targets):
-            axes.axhline(target, color=PALE, linewidth=0.8, zorder=0.5)
-            places += [
-                (x, found[line.hue, line.setting].colour)
-                for line in lines
-                if (x := line.reached[i]) is not None
-            ]
-        texts = []
-        for x, colour in sorted(places):
-            axes.axvline(x, color=colour, linestyle=(0, (3, 2)), linewidth=0.8, zorder=1.5)
-            shown = three_digits(in_load_unit(x, largest) if self.x == "load" else x)
-            texts.append(
-                axes.annotate(
-                    shown,
-                    (x, 1),
-                    xycoords=("data", "axes fraction"),
-                    xytext=(0, 1),
-                    textcoords="offset points",
-                    ha="center",
-                    va="bottom",
-                    fontsize=TEXT_SIZE,
-                    color=colour,
-                )
-            )
-        _stack(axes, texts)
+    def _draw_targets(self, axes: "Axes", lines: Sequence[Line], data: Sequence[Line], found: Looks) -> float:
+        if not self.targets:
+            return 0.0
+        load_up_to = _largest(data) if self.x == "load" else None
+        return draw_targets(axes, lines, self.targets, found, load_up_to=load_up_to)
+
+    def _seeds_drawn(self, lines: Sequence[Line]) -> str | None:
+        return seeds_drawn([line.seeds for line in lines], BAND_WORDS[self.spread])
 
 
-def _stack(axes: "Axes", texts: Sequence[object]) -> None:
-    """Raise each of the texts, given from left to right, above those that it would overlap."""
+def _is_named(hue: str, names: Sequence[str]) -> bool:
+    """True if what a colour stands for is one of these: a choice, or a value as `int8` of `quant=int8`."""
+    return bool({hue, hue.partition("=")[2]} & set(names))
+
+
+def _largest(lines: Sequence[Line]) -> float:
+    return max(max(line.x) for line in lines)
+
+
+def _legend_below_axes(axes: "Axes", drawn: Sequence[Any], labels: Sequence[str]) -> None:
+    """A legend of one column below the label of the x axis."""
+    from matplotlib.transforms import ScaledTranslation  # noqa: PLC0415
+
     figure = axes.get_figure(root=True)
     assert figure is not None
-    figure.draw_without_rendering()
-    ends: list[float] = []  # right ends of the texts on each level, in pixels
-    for text in texts:
-        box = text.get_window_extent()  # type: ignore[attr-defined]
-        level = next((i for i, end in enumerate(ends) if box.x0 > end + 4), len(ends))
-        ends[level:] = [box.x1, *ends[level + 1 :]]
-        text.set_position((0, 1 + level * (TEXT_SIZE + 1)))  # type: ignore[attr-defined]
-    figure.set_figheight(figure.get_figheight() + len(ends) * (TEXT_SIZE + 1) / 72)
-
-
-def _coincide(one: Line, other: Line) -> bool:
-    """True if one line would cover the other: within half a percent of their height everywhere."""
-    within = 0.005 * max(abs(value) for value in one.mean)
-    return one.x == other.x and all(abs(a - b) <= within for a, b in zip(one.mean, other.mean, strict=True))
+    axes.legend(
+        drawn,
+        labels,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        bbox_transform=axes.transAxes + ScaledTranslation(0, -32 / 72, figure.dpi_scale_trans),
+        fontsize=TEXT_SIZE,
+        frameon=False,
+        handlelength=2.8,
+        borderpad=0.1,
+        labelspacing=0.3,
+    )

@@ -73,9 +73,13 @@ class FigureType(ABC, Generic[Data]):
     def within_limits(self, data: Sequence[Part]) -> tuple[list[Part], list[str]]:
         """The parts of the data that are drawn, and the labels of those that would be too many."""
         series = [self.series_of(each) for each in data]
-        drawn = keep_first(series, self.limits)
+        drawn = self.keep(series)
         left_out = [", ".join(filter(None, each)) for each in dict.fromkeys(series) if each not in drawn]
         return [part for part, each in zip(data, series, strict=True) if each in drawn], left_out
+
+    def keep(self, series: Sequence[Series]) -> set[Series]:
+        """The series, of those in the data, that a reader can tell apart in it."""
+        return keep_first(series, self.limits)
 
     def series_of(self, part: Any) -> tuple[str, str]:
         """Identity of a part of the data: the value that its colour stands for, and its other settings."""

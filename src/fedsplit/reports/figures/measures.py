@@ -30,6 +30,8 @@ AXIS_LABELS: Mapping[str, str] = {
     "seconds": "Time (s)",
     "simulated_seconds": "Simulated time (s)",
     "cost": "Cost",
+    "client_memory_mb": "Client memory (MB)",
+    "held_mb": "Held at a client (MB)",
     "test_accuracy": "Test accuracy",
     "test_loss": "Test loss",
     "test_perplexity": "Test perplexity",
@@ -73,6 +75,11 @@ def progress(run: Run, x: str) -> dict[int, float]:
     rounds = sorted(set.union(*(set(phase) for phase in phases)))
     of_rounds = [sum(phase.get(t, 0.0) for phase in phases) for t in rounds]
     return dict(zip(rounds, accumulate(of_rounds), strict=True))
+
+
+def used_at_end(run: Run, x: str) -> float:
+    """Amount that the whole run used up, or the last value of a column; `UserError` where there is none."""
+    return max(progress(run, x).values()) if x in _PROGRESS else at_moment(run, x, "final")
 
 
 def at_moment(run: Run, y: str, moment: str) -> float:

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
+from math import exp, log
 from statistics import fmean
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from typing_extensions import override
 
 from fedsplit.errors import UserError
-from fedsplit.reports.figures.figure_type import FigureType
+from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
 from fedsplit.reports.figures.groups import by_number, numbers_first, over_seeds, seeds_drawn
-from fedsplit.reports.figures.measures import Moment, Progress, at_moment, axis_label, column, progress
+from fedsplit.reports.figures.measures import Moment, at_moment, axis_label, column, used_at_end
 from fedsplit.reports.figures.setting import ALPHA, setting
 from fedsplit.reports.figures.style import (
     INK,
@@ -24,6 +26,7 @@ from fedsplit.reports.figures.style import (
 )
 from fedsplit.reports.figures.wording import legend_texts
 from fedsplit.reports.runs import Run
+from fedsplit.reports.spread import BAND_WORDS, Band, band_ends
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 _SIZES = (3.5, 9.0)  # sizes of the smallest and the largest marker, in points
 _MOST_SIZES = 6
+_NEAR, _ASIDE = 0.01, 0.024  # shares of the axis: within the first, points stand apart by the second
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ class Spot:
 
     Args:
         size: the value that its size stands for.
-        x: mean over seeds of what was used up at the end: MB, seconds or rounds.
-        low: the least of the seeds; `high` the greatest.
+        x: mean over seeds of what was used up at the end (MB, seconds or rounds), or of the last value.
+        low: lower end of the band; `high` the upper one.
     """
 
     hue: str
@@ -55,21 +59,26 @@ class Spot:
 
 @dataclass(frozen=True)
 class Scatter(FigureType[Sequence[Spot]]):
-    """Mean and range over seeds of a metric, against what the whole run used up.
+    """Mean over seeds of a metric with its spread, against what the whole run used up.
 
     Args:
+        x: a kind of progress, or a column of metrics.csv, of which the last value counts.
         y: a column of metrics.csv.
         size: the key that sizes stand for; by `distribution.alpha`, IID runs are the largest.
+        spread: what bars through points are.
     """
 
-    x: Progress = "load"
+    x: str = "load"
     y: str = "test_accuracy"
     at: Moment = "final"
     by: str = "algorithm"
     size: str = ALPHA
     log: tuple[Literal["x", "y"], ...] = ()
+    spread: Band = "range"
 
-    summary: ClassVar = "a metric against load or time, a point for each setting, its size by alpha"
+    summary: ClassVar = "a metric against load, time or a column, a point for each setting, its size by alpha"
+
+    limits: ClassVar = SeriesLimits(series=20, settings=6)  # points cover less of each other than lines
 
     @property
     @override
@@ -79,7 +88,7 @@ class Scatter(FigureType[Sequence[Spot]]):
     @override
     def check(self, run: Run) -> None:
         at_moment(run, self.y, self.at)
-        progress(run, self.x)
+        used_at_end(run, self.x)
         setting(run, self.size)
 
     @override
@@ -89,16 +98,17 @@ class Scatter(FigureType[Sequence[Spot]]):
         spots = []
         for group in over_seeds(runs, self.by):
             values = [at_moment(run, self.y, self.at) for run in group.runs]
+            low, high = band_ends(values, self.spread)
             line = lines[group.runs[0].path]
             spots.append(
                 Spot(
                     hue=line.hue,
                     setting=line.setting,
                     size=setting(group.runs[0], self.size),
-                    x=fmean(max(progress(run, self.x).values()) for run in group.runs),
+                    x=fmean(used_at_end(run, self.x) for run in group.runs),
                     mean=fmean(values),
-                    low=min(values),
-                    high=max(values),
+                    low=low,
+                    high=high,
                     seeds=group.seeds,
                 )
             )
@@ -113,10 +123,12 @@ class Scatter(FigureType[Sequence[Spot]]):
         axes = figure.add_subplot()
         found = looks([(spot.hue, spot.setting) for spot in data], by_number)
         sizes = _sizes([spot.size for spot in data])
-        for spot in sorted(data, key=lambda spot: -sizes[spot.size]):  # small ones on top of large ones
+        places = _apart(data, logarithmic="x" in self.log)
+        small_on_top = sorted(zip(data, places, strict=True), key=lambda each: -sizes[each[0].size])
+        for spot, place in small_on_top:
             look = found[spot.hue, spot.setting]
             axes.errorbar(
-                spot.x,
+                place,
                 spot.mean,
                 yerr=[[spot.mean - spot.low], [spot.high - spot.mean]],
                 color=look.colour,
@@ -145,8 +157,28 @@ class Scatter(FigureType[Sequence[Spot]]):
             for kind in kinds
         ]
         labels = legend_texts([f"{hue}, {own}" if own else hue for hue, own in kinds])
-        legend_below(figure, handles, labels, seeds_drawn([spot.seeds for spot in data]))
+        seeds = seeds_drawn([spot.seeds for spot in data], BAND_WORDS[self.spread])
+        legend_below(figure, handles, labels, seeds)
         return figure
+
+
+def _apart(spots: Sequence[Spot], *, logarithmic: bool) -> list[float]:
+    """Places of points on the x axis: beside each other where one's bar would cover the other's."""
+    scaled = [log(spot.x) if logarithmic else spot.x for spot in spots]
+    near = _NEAR * (max(scaled) - min(scaled))
+    places = list(scaled)
+    rest = sorted(range(len(spots)), key=lambda i: (scaled[i], i))
+    while rest:
+        together = [i for i in rest if scaled[i] - scaled[rest[0]] <= near]
+        rest = rest[len(together) :]
+        if any(_cover(spots[i], spots[j]) for i, j in combinations(together, 2)):
+            for k, i in enumerate(sorted(together)):
+                places[i] += _ASIDE * (max(scaled) - min(scaled)) * (k - (len(together) - 1) / 2)
+    return [exp(place) if logarithmic else place for place in places]
+
+
+def _cover(one: Spot, other: Spot) -> bool:
+    return one.low <= other.high and other.low <= one.high
 
 
 def _sizes(values: Sequence[float | str]) -> dict[float | str, float]:

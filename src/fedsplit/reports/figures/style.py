@@ -226,6 +226,8 @@ def tidy(axes: "Axes", x: str, y: str, *, grid: str = "both") -> None:
 def log_axis(axis: "Axis", *, wide: float = _WIDE, separator: str = "") -> None:
     """Make an axis logarithmic, with plain numbers at 1, 2 and 5, or where that is too many only at 1.
 
+    Within a power of ten there is one at 3, too.
+
     Args:
         axis: that has its data.
         wide: greatest over least from which on that is too many.
@@ -235,7 +237,8 @@ def log_axis(axis: "Axis", *, wide: float = _WIDE, separator: str = "") -> None:
 
     axis._set_axes_scale("log")  # type: ignore[attr-defined]
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < wide else (1.0,)))
+    subs = (1.0, 2.0, 3.0, 5.0) if high / low < 10 else (1.0, 2.0, 5.0) if high / low < wide else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:{separator}g}"))
     axis.set_minor_formatter(NullFormatter())
 

@@ -9,6 +9,9 @@ from fedsplit.config.traits import algorithm_traits
 _WORDS: Mapping[str, str] = {
     "qat=true": "QAT",
     "compile=true": "compiled",
+    "align_when=interval": "aligned at an interval",
+    "align_when=error": "aligned by their error",
+    "align_when=geometric": "aligned at growing intervals",
 }
 
 
@@ -20,7 +23,6 @@ def _words() -> Mapping[str, str]:
 _PHRASES: Mapping[str, str] = {
     "align_error": "aligned beyond an error of {}",
     "align_interval": "aligned every {} rounds",
-    "align_when": "aligned by {}",
     "align_tolerance": "alignment tolerance {}",
     "alpha": "\N{GREEK SMALL LETTER ALPHA} = {}",
     "auxiliary": "auxiliary model {}",

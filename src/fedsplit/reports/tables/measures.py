@@ -151,6 +151,9 @@ _MEASURES: Mapping[str, Callable[[Sequence[float]], list[Measure]]] = {
     ),
     "seconds": _one(Measure("seconds", "Time (s)", partial(_last, _seconds), "lower")),
     "seconds_to_accuracy": _each("seconds_to_accuracy", "Time to {} (s)", _seconds),
+    "gradient_error": _one(
+        Measure("gradient_error", "Error of estimates", _last_in("gradient_error"), "lower")
+    ),
     "cost": _one(Measure("cost", "Cost", _last_in("cost"), "lower")),
     "client_memory": _one(
         Measure("client_memory", "Client memory (MB)", _last_in("client_memory_mb"), "lower")
@@ -172,4 +175,4 @@ TO_ACCURACY = {
     "seconds_to_accuracy": "seconds",
 }
 """Columns that need target accuracies, and the quantity that each counts until they are reached."""
-_UNUSUAL = {"seconds", "seconds_to_accuracy", "client_memory", "held", "rounds_run"}
+_UNUSUAL = {"seconds", "seconds_to_accuracy", "client_memory", "held", "gradient_error", "rounds_run"}

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import floor, log10, sqrt
+from math import floor, log10
 from statistics import fmean, stdev
 from typing import Literal, TypeAlias, get_args
 
@@ -10,6 +10,7 @@ from fedsplit.config.values import Share, fits
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.groups import Group, over_seeds
 from fedsplit.reports.runs import Run
+from fedsplit.reports.spread import half_interval
 from fedsplit.reports.tables.measures import NAMES, TO_ACCURACY, Measure, measures, usual
 
 Spread: TypeAlias = Literal["deviation", "interval"]
@@ -45,11 +46,7 @@ class Estimate:
     @property
     def interval(self) -> float | None:
         """Half the 95 % confidence interval of the mean, by Student's t; None of fewer than two values."""
-        if self.deviation is None:
-            return None
-        from scipy.special import stdtrit  # noqa: PLC0415  (slow, and few tables have intervals)
-
-        return float(stdtrit(len(self.values) - 1, 0.975)) * self.deviation / sqrt(len(self.values))
+        return half_interval(self.values)
 
     def spread(self, kind: Spread) -> float | None:
         """Spread of that kind; None of fewer than two values."""
