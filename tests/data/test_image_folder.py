@@ -154,7 +154,7 @@ def test_error_of_a_folder_without_test_images_says_that_validation_needs_them_t
     with pytest.raises(
         UserError, match=r"needed to test on, beside dataset\.validation too: move some images"
     ):
-        _source(root, validation=2).read()
+        ImageFolder(root=str(root), validation=2).read()
 
 
 def test_class_of_test_that_train_does_not_have_is_named(root: Path) -> None:

@@ -1,6 +1,7 @@
 import csv
 import json
 import logging
+import os
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path

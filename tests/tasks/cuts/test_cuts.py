@@ -224,7 +224,7 @@ def test_figure_of_cuts_has_a_line_of_stages_and_dots_of_other_cuts_for_each_alg
     # SplitFed v3's, FedPer's
     assert len(lines) == 2 * 11
     for dots, line in zip(lines[::2], lines[1::2], strict=True):
-        name = names[line.get_label().split(",")[0]]
+        name = names[" ".join(line.get_label().split()).split(",")[0]]
         assert list(line.get_ydata()) == [cut.load[name] / 1e6 for cut in found if cut.stage]
         assert list(dots.get_xdata()) == [cut.client_macs / 1e6 for cut in found if not cut.stage]
     assert [text.get_text() for text in axes.texts] == ["1", "2", "3"]
