@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from fedsplit.config.overrides import join_list
+from fedsplit.config.traits import algorithm_traits
 from tests.command_line import command_line
 from tests.conftest import Configure
 
@@ -112,6 +113,16 @@ def test_commands_that_are_shown_compose_to_the_choices_they_name(
         for override in overrides:
             key, _, value = override.partition("=")
             assert config.choices.get(key, value) == value
+
+
+def test_table_of_algorithms_has_each_by_what_is_typed_and_what_is_shown(root: Path) -> None:
+    page = (root / "docs" / "algorithms.md").read_text("utf-8").partition("What is shown")[0]
+    shown: dict[str, str] = {}
+    for typed, labels in re.findall(r"^\| (`\w+`[^|]*) \| ([^|]+) \|", page, re.MULTILINE):
+        names = re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", typed))
+        shown.update(zip(names, labels.split(", "), strict=False))
+    labels_of_classes = {name: traits.label for name, traits in algorithm_traits().items()}
+    assert labels_of_classes.items() <= shown.items()
 
 
 SHOWN = (

@@ -38,7 +38,7 @@ def claimed(tmp_path: Path) -> Path:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/page.md").write_text(
         "<!-- evidence: mine -->\n\n"
-        "| Algorithm | Seeds | Final accuracy (%) |\n| --- | ---: | ---: |\n| fed_avg | 2 | 75.0 ± 63.5 |\n\n"
+        "| Algorithm | Seeds | Final accuracy (%) |\n| --- | ---: | ---: |\n| FedAvg | 2 | 75.0 ± 63.5 |\n\n"
         "<!-- end of evidence -->\n\n"
         "It reaches 75.0 <!-- evidence: mine/fed_avg/final_accuracy --> percent.\n"
     )

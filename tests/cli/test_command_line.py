@@ -490,9 +490,13 @@ def test_run_in_a_file_says_how_it_began_and_how_it_stands_and_where_it_is(
 
     monkeypatch.setattr(sys, "argv", ["main.py", "resume=here"])
     assert main() == 0
-    finished, first, *_, where = capsys.readouterr().out.splitlines()
-    assert finished == "here has finished: 3 rounds, stopped by rounds; a larger rounds= goes on with it"
-    assert (first, where) == ("3 rounds, 3 clients, on cpu, going on after 3; saved in here", "here")
+    finished, *lines, where = capsys.readouterr().out.splitlines()
+    assert finished == (
+        "here has finished after 3 rounds, stopped by rounds; nothing is left to do; "
+        "to train further give it a larger rounds: python main.py resume=here rounds=6"
+    )
+    assert not any("going on" in line for line in lines)
+    assert where == "here"
 
 
 def test_failed_run_names_the_whole_command_that_goes_on_with_its_checkpoint(

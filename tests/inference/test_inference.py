@@ -24,7 +24,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import Parcel, announcement
 from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.grpc.server import listening as server_listening
-from fedsplit.transport.grpc.server.meeting import Link, Refused
+from fedsplit.transport.grpc.server.meeting import Link, StreamRefused
 from tests.conftest import TINY
 from tests.warm import warm_children
 
@@ -331,13 +331,13 @@ def test_hub_of_devices_refuses_answers_to_what_was_not_requested() -> None:
 
 def test_hub_of_devices_lets_in_known_devices_of_a_measured_precision_once() -> None:
     known = hub()
-    with pytest.raises(Refused, match="this study has devices 0 to 1"):
+    with pytest.raises(StreamRefused, match="this study has devices 0 to 1"):
         known.greet(hello(2))
-    with pytest.raises(Refused, match="it runs precision 'fp32', and this server measures int8"):
+    with pytest.raises(StreamRefused, match="it runs precision 'fp32', and this server measures int8"):
         known.attach(Link(lambda: None), hello(), pb.Deployed(precision="fp32"))
     known.attach(Link(lambda: None), hello(), pb.Deployed(precision="int8"))
     known.attach(Link(lambda: None), hello(), pb.Deployed(precision="int8"))  # the same process again
-    with pytest.raises(Refused, match="is here already"):
+    with pytest.raises(StreamRefused, match="is here already"):
         known.greet(hello(0, b"o" * 16))
 
 

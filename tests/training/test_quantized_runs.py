@@ -151,7 +151,7 @@ class HandedOver(Cohort):
     def train_local(self, work: LocalWork) -> LocalTraining:
         return self._run.parts.engine.train_local(self._clients, self._round, work)
 
-    def observed(self, part: Part) -> Sequence[Weights]:
+    def observe(self, part: Part) -> Sequence[Weights]:
         return self.weights(part)
 
     def weights(self, part: Part) -> Sequence[Weights]:
@@ -524,7 +524,7 @@ def test_stochastic_rounding_differs_between_clients_and_steps_with_equal_data(t
 
     arrived = [smashed(client, step) for client in (0, 1) for step in (0, 1)]
     for step in (0, 1):
-        coded = cohort._coded(step, {0: z, 1: z}, "cut_gradient")
+        coded = cohort._code(step, {0: z, 1: z}, "cut_gradient")
         arrived += [each.transfer.decoded for _, each in coded]
     assert all(not torch.equal(a, b) for i, a in enumerate(arrived) for b in arrived[:i])
     assert torch.equal(smashed(0, 0), arrived[0])

@@ -442,7 +442,7 @@ def _decodes_within_bounds(world: World, up: bool, whole: Parcel[Any]) -> None:
         expected = (
             world.expectations.sent_up(world.uploaded, difference=not world.lossless)
             if up
-            else world.worker()._expected(whole.head)
+            else world.worker()._expect(whole.head)
         )
     except Corrupt:
         return

@@ -31,7 +31,7 @@ from fedsplit.transport.grpc.protocol.frames import Parcel
 from fedsplit.transport.grpc.protocol.packing import pack_weights
 from fedsplit.transport.grpc.server import hub as hub_module
 from fedsplit.transport.grpc.server.hub import Hub
-from fedsplit.transport.grpc.server.meeting import Link, Refused
+from fedsplit.transport.grpc.server.meeting import Link, StreamRefused
 from fedsplit.transport.grpc.server.transport import GrpcTransport
 from tests.conftest import TINY, Build
 from tests.transport.processes import Command, started_by
@@ -366,7 +366,7 @@ def test_second_process_of_a_client_is_refused_while_the_first_is_connected(
     def greet(hub: Hub, hello: pb.Hello) -> None:
         try:
             original_greet(hub, hello)
-        except Refused as error:
+        except StreamRefused as error:
             refusals.append((error.reason, error.for_good))
             refused.set()
             raise
@@ -574,7 +574,7 @@ def test_hub_counts_the_half_sent_message_of_a_replaced_stream_as_retransmitted(
     first = connect(hub)
     connect(hub)
     hub.detach(first, 0, 100)
-    assert hub.connected == 1
+    assert hub.connected_count == 1
     assert hub._ledger.repeated_bytes(0) == {"up": 100, "down": 0}
 
 

@@ -17,7 +17,7 @@ from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import OPTIONS, VERSION, Parcel, announcement
 from fedsplit.transport.grpc.server.listening import start
-from fedsplit.transport.grpc.server.meeting import Link, Refused
+from fedsplit.transport.grpc.server.meeting import Link, StreamRefused
 from fedsplit.transport.grpc.server.server import Federation
 from tests.transport.invariants import CLIENT, INVARIANTS, RUN, World, attend, logged, server_survives
 
@@ -104,7 +104,7 @@ def test_hub_refuses_a_client_with_another_number_of_samples(samples: int, world
         hub = worlds["none"].hub()
         hub._sample_counts = [known, known]
         if known or not 0 < samples <= 2**40:
-            with pytest.raises(Refused):
+            with pytest.raises(StreamRefused):
                 hub.attach(Link(lambda: None), pb.Hello(client=CLIENT), pb.Ready(samples=samples))
 
 

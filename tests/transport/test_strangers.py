@@ -83,7 +83,7 @@ class Running:
 
     def _connected(self) -> int:
         hub = self.experiment.transport.hub  # type: ignore[attr-defined]
-        return hub.connected if hub else 0
+        return hub.connected_count if hub else 0
 
 
 @contextmanager

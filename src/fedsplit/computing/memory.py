@@ -43,9 +43,9 @@ class Memory:
 
     def __init__(self, budget: float | None = None) -> None:
         self.budget = budget
-        self.used = 0
+        self.used_bytes = 0
         """Bytes set aside in memory."""
-        self.mapped = 0
+        self.mapped_bytes = 0
         """Bytes set aside in files."""
 
     def empty(self, like: Tensor, *shape: int) -> Tensor:
@@ -55,12 +55,12 @@ class Memory:
         if (
             self.budget is None
             or like.device.type != "cpu"
-            or self.used + needed <= self.budget
+            or self.used_bytes + needed <= self.budget
             or not needed
         ):
-            self.used += needed
+            self.used_bytes += needed
             return torch.empty(size, dtype=like.dtype, device=like.device)
-        self.mapped += needed
+        self.mapped_bytes += needed
         return _map_to_file(size, like.dtype, needed)
 
     def keep(self, tree: Any, kept: Any = None) -> Any:
@@ -85,9 +85,9 @@ class Memory:
         elif isinstance(tree, Tensor):
             size = tree.numel() * tree.element_size()
             if tree.device.type == "cpu" and tree.is_shared():  # type: ignore[no-untyped-call]
-                self.mapped -= size
+                self.mapped_bytes -= size
             else:
-                self.used -= size
+                self.used_bytes -= size
 
 
 def _map_to_file(size: torch.Size, dtype: torch.dtype, needed: int) -> Tensor:

@@ -49,7 +49,7 @@ class StackedState:
         keeps_anchor: bool = False,
         keeps: Collection[str] = (),
     ) -> None:
-        self.stacked = StackedModule(module)
+        self.stack = StackedModule(module)
         tensors = {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
         parameters = dict(module.named_parameters(remove_duplicate=False))
         self.frozen = {
@@ -158,7 +158,7 @@ class _RowView:
 
     def __init__(self, whole: StackedState, rows: Rows) -> None:
         self._whole, self._rows = whole, rows
-        self.module = whole.stacked.module
+        self.module = whole.stack.module
         self.trainable = {name: rows.requires_grad_() for name, rows in self._select(whole.trainable).items()}
         count = len(whole.steps[rows])
         frozen = {name: tensor.expand(count, *tensor.shape) for name, tensor in whole.frozen.items()}
@@ -186,7 +186,7 @@ class _RowView:
         """Outputs `(k, b, ...)` of inputs `(k, b, ...)`; see `ModelState.forward`."""
         assert at is None, "outputs of many clients are one tensor"
         buffers = self.buffers if buffers is None else buffers
-        return self._whole.stacked(self.parameters, buffers, x, seed or ())
+        return self._whole.stack(self.parameters, buffers, x, seed or ())
 
     def for_each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
         return vmap(function)(*inputs)

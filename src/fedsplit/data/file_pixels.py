@@ -34,7 +34,7 @@ class DecodingAhead:
     def __init__(self, decoder: Decoder, side: int, workers: int, kept_bytes: int) -> None:
         self._decoder, self._workers, self._kept_bytes = decoder, workers, kept_bytes
         self.shape = (side, side, decoder.channels)
-        self.kept = max(1, kept_bytes // (side * side * decoder.channels))
+        self.capacity = max(1, kept_bytes // (side * side * decoder.channels))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._started: OrderedDict[bytes, Future[np.ndarray]] = OrderedDict()
         self._lock = Lock()
@@ -53,7 +53,7 @@ class DecodingAhead:
                 future = self._pool.submit(self._decoder.decode, path, self.shape[0])
                 self._started[file] = future
             self._started.move_to_end(file)
-            while len(self._started) > self.kept:
+            while len(self._started) > self.capacity:
                 self._started.popitem(last=False)
             return future
 
@@ -103,7 +103,7 @@ class FilePixels:
 
     def prefetch(self, index: Tensor | slice) -> None:
         """Start to decode images that will soon be asked for; not so many that they push out each other."""
-        for file in self.files[_numpy(index)][: self.decoding.kept]:
+        for file in self.files[_numpy(index)][: self.decoding.capacity]:
             self.decoding.start(file)
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:

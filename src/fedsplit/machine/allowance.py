@@ -24,8 +24,8 @@ _STATES = 4
 @dataclass
 class _Allowance:
     limit: float
-    told: str
-    used: float = 0.0
+    message: str
+    total: float = 0.0
 
 
 _CURRENT: ContextVar[_Allowance | None] = ContextVar("allowance", default=None)
@@ -76,10 +76,10 @@ def claim(key: str, value: object, needed: float, what: str) -> None:
     allowance = _CURRENT.get()
     if allowance is None:
         return
-    allowance.used += needed
-    if allowance.used > allowance.limit:
-        mb, limit = f"{allowance.used / 1e6:,.0f} MB", f"{allowance.limit / 1e6:,.0f} MB"
-        message = f"{what} and all before would take about {mb} of memory, and {allowance.told} {limit}"
+    allowance.total += needed
+    if allowance.total > allowance.limit:
+        mb, limit = f"{allowance.total / 1e6:,.0f} MB", f"{allowance.limit / 1e6:,.0f} MB"
+        message = f"{what} and all before would take about {mb} of memory, and {allowance.message} {limit}"
         raise UserError(key, value, message)
 
 

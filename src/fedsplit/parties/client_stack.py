@@ -185,7 +185,7 @@ class ClientStack(Members):
     def _dropout_seeds(
         self, model: StackedState, half: str, clients: Sequence[int], round: int, step: int
     ) -> list[int]:
-        return self._seeds(f"dropout of the {half}", clients, round, step) if model.stacked.draws else []
+        return self._seeds(f"dropout of the {half}", clients, round, step) if model.stack.draws else []
 
     def _seeds(self, purpose: str, clients: Sequence[int], round: int, step: int) -> list[int]:
         seed = self._blueprint.seed

@@ -181,25 +181,26 @@ class BroadcastGradients(Mapping[int, Tensor]):
     """Cut gradients by client, of which some are one and the same, sent as one broadcast.
 
     Args:
-        own: gradients of clients that get their own.
-        shared: gradient of the others, with as many rows as their largest batch; each takes its first rows.
+        gradients: gradients of clients that get their own.
+        broadcast: gradient of the others, with as many rows as their largest batch; each takes its first
+            rows.
         receivers: numbers of the others, at least one.
     """
 
     def __init__(self, own: Mapping[int, Tensor], shared: Tensor, receivers: Sequence[int]) -> None:
-        self.own, self.shared, self.receivers = own, shared, receivers
+        self.gradients, self.broadcast, self.receivers = own, shared, receivers
 
     @override
     def __getitem__(self, client: int) -> Tensor:
-        return self.shared if client in self.receivers else self.own[client]
+        return self.broadcast if client in self.receivers else self.gradients[client]
 
     @override
     def __iter__(self) -> Iterator[int]:
-        return iter(sorted([*self.own, *self.receivers]))
+        return iter(sorted([*self.gradients, *self.receivers]))
 
     @override
     def __len__(self) -> int:
-        return len(self.own) + len(self.receivers)
+        return len(self.gradients) + len(self.receivers)
 
 
 @dataclass(frozen=True)

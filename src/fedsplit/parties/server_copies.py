@@ -186,7 +186,7 @@ class StackedCopies(ServerCopies):
         return losses, StackedGradients(gradients)
 
     def _seeds(self, stack: UploadStack, round: int) -> list[int]:
-        if not self._model.stacked.draws:
+        if not self._model.stack.draws:
             return []
         return [
             seed_of(self._seed, "dropout of the head", client=client, round=round, step=stack.step)

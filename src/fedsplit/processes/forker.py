@@ -176,7 +176,7 @@ class Fork:
 
     def __init__(self, number: int, forker: "Forker") -> None:
         self.pid: Future[int] = Future()
-        self.ended: Future[ForkEnd] = Future()
+        self.end: Future[ForkEnd] = Future()
         self.number, self._forker = number, forker
 
     def send(self, number: signal.Signals) -> None:
@@ -240,7 +240,7 @@ class Forker:
     def _listen(self) -> None:
         for number, message in receive(self._child.answers):
             if isinstance(message, ForkEnd):
-                self._forks.pop(number).ended.set_result(message)
+                self._forks.pop(number).end.set_result(message)
             else:
                 self._forks[number].pid.set_result(message)
         self.alive = False
@@ -251,4 +251,4 @@ class Forker:
             lost, self._forks = self._forks, {}
         for fork in lost.values():
             fork.pid.cancel()
-            fork.ended.set_result(ForkEnd(None, f"the process that {self._what} was killed: out of memory?"))
+            fork.end.set_result(ForkEnd(None, f"the process that {self._what} was killed: out of memory?"))

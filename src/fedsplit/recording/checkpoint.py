@@ -42,11 +42,11 @@ class Since:
 
     Args:
         rounds: number of rounds of that checkpoint.
-        changed: clients whose state may be another now.
+        changed_clients: clients whose state may be another now.
     """
 
     rounds: int
-    changed: Collection[int]
+    changed_clients: Collection[int]
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _save_clients(
     """
     before, known, changed = partial, dict[str, str](), set[str]()
     if since is not None:
-        before, changed = _path(partial.parent, since.rounds), set(map(str, since.changed))
+        before, changed = _path(partial.parent, since.rounds), set(map(str, since.changed_clients))
         with suppress(OSError, ValueError):  # a checkpoint that is gone has nothing to share
             known = _sums(before)
     sums = {}

@@ -33,7 +33,7 @@ class FigureRequest:
         where: values that their configurations must have.
         expects: values of which every combination should be there.
         table: table of the same runs; None: none.
-        others_default: True if runs must have defaults at all keys that are not `named`.
+        others_default: True if runs must have defaults at all keys that are not `keys`.
     """
 
     name: str
@@ -48,7 +48,7 @@ class FigureRequest:
     others_default: bool = False
 
     @property
-    def named(self) -> frozenset[str]:
+    def keys(self) -> frozenset[str]:
         """The groups and dotted keys that it is about."""
         own = {
             value for key in ("x", "by", "size") if isinstance(value := getattr(self.figure, key, None), str)

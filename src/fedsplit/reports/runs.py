@@ -13,7 +13,7 @@ from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import Damage, csv_table, json_in, number, parse_whole_number
 from fedsplit.files.paths import in_one_line, user_path
-from fedsplit.recording.config_file import CONFIG_FILE, read_config
+from fedsplit.recording.config_file import CONFIG_FILE, read_config, runs_below
 
 METRICS = "metrics.csv"
 RUN_FILES = (CONFIG_FILE, METRICS)
@@ -76,7 +76,7 @@ class Run:
         """All that is set, but for what is at or below these keys."""
         return tuple((key, value) for key, value in self.settings.items() if not below(key, keys))
 
-    def named(self, key: str) -> tuple[str, ...]:
+    def names_at(self, key: str) -> tuple[str, ...]:
         """Names that a group or a dotted key is set to: a choice goes by its own name and the canonical one.
 
         Empty where the run has no such key.
@@ -146,7 +146,8 @@ def read_run(path: Path) -> Run:
         UserError: the directory is not that of a run, or of one of another format, or a file is damaged.
     """
     if not is_run(path):
-        raise UserError("run", path, f"must be the directory of a run, with {' and '.join(RUN_FILES)}")
+        message = f"must be the directory of a run, with {' and '.join(RUN_FILES)}"
+        raise UserError("run", path, message + runs_below(path))
     config = read_config(path, "run")
     try:
         results = json_in(path / RESULTS) if (path / RESULTS).is_file() else None
@@ -204,14 +205,14 @@ def _canonical(place: str, choice: str, target: str) -> str:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRuns:
     """Directories of runs in alphabetical order; and those beside them, as in a sweep, that are of none."""
 
     runs: tuple[Path, ...]
     others: tuple[Path, ...]
 
 
-def runs_at(place: str, key: str) -> Found:
+def runs_at(place: str, key: str) -> FoundRuns:
     """The runs anywhere below a path or glob that `key` named; `UserError` where a folder cannot be read."""
     path = user_path(place, key)
     paths = [path] if path.exists() else map(Path, sorted(glob(str(path), recursive=True)))
@@ -220,7 +221,7 @@ def runs_at(place: str, key: str) -> Found:
     with in_one_line(key, place, "must be readable"):
         for path in paths:
             _look(path, runs, others)
-    return Found(tuple(runs), tuple(others))
+    return FoundRuns(tuple(runs), tuple(others))
 
 
 def _look(path: Path, runs: list[Path], others: list[Path]) -> bool:

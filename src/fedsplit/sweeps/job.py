@@ -55,7 +55,7 @@ class LaunchedJobs:
                 own.job.num,
                 log.parent,
             )
-            error = _forker(self._environment()).start(run, log).ended.result().error
+            error = _forker(self._environment()).start(run, log).end.result().error
         except UserError as failed:
             error = str(failed)
         with suppress(OSError):

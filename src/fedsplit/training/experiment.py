@@ -100,7 +100,9 @@ class Experiment:
                 report_lack_of_room(partial(self._report_failure, directory), directory.path),
                 lines.beating(),
             ):
-                lines.tell(f"{self._begin()}; saved in {display_path(directory.path)}")
+                began = self._begin()
+                if self.stopped_by() is None:  # else nothing begins
+                    lines.tell(f"{began}; saved in {display_path(directory.path)}")
                 self._recovery.after_round(self._saved)
                 with self.transport.open(directory.path):
                     results = self._run_to_the_end(directory, lines)

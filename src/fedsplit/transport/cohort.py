@@ -106,27 +106,27 @@ class CodedCohort(Cohort):
 
     @override
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
-        self._wire.backward(step, self._coded(step, dz, "cut_gradient"))
+        self._wire.backward(step, self._code(step, dz, "cut_gradient"))
 
     @override
     def step_tail(self, step: int, h: Mapping[int, Tensor]) -> StepResult:
-        return self._wire.step_tail(step, self._coded(step, h, "trunk_output"))
+        return self._wire.step_tail(step, self._code(step, h, "trunk_output"))
 
-    def _coded(self, step: int, tensors: Mapping[int, Tensor], of: TensorKind) -> CodedGradients:
+    def _code(self, step: int, tensors: Mapping[int, Tensor], of: TensorKind) -> CodedGradients:
         """Tensors that go down, counted."""
         as_they_are = self._quantization.codec(of).lossless and not self._wire.packs
         if not as_they_are or not isinstance(tensors, StackedGradients):
-            return self._each_coded(step, tensors, of)
+            return self._code_each(step, tensors, of)
         for clients, stack in tensors.stacks:
             self._wire.tally.rows("down", COUNTED_AS[of], clients, SentTensor.sent_exactly(stack), step)
         return tensors
 
-    def _each_coded(
+    def _code_each(
         self, step: int, tensors: Mapping[int, Tensor], of: TensorKind
     ) -> Iterator[tuple[int, SentTensor]]:
         codec, kind = self._quantization.codec(of), COUNTED_AS[of]
         shared = tensors if isinstance(tensors, BroadcastGradients) else None
-        for client, tensor in (shared.own if shared else tensors).items():
+        for client, tensor in (shared.gradients if shared else tensors).items():
             meant = self._quantization.positions.pack(tensor, self._wire.labels.get(client))
             seed = rounding_seed(self._seed, of, client, self._wire.round, step)
             with sent_as(kind, client):
@@ -137,23 +137,23 @@ class CodedCohort(Cohort):
             first = min(shared.receivers)  # a client that is sent no gradient of its own
             seed = rounding_seed(self._seed, of, first, self._wire.round, step)
             with sent_as(kind, None):
-                coded = coded_tensor(shared.shared, codec, seed, packs=self._wire.packs)
+                coded = coded_tensor(shared.broadcast, codec, seed, packs=self._wire.packs)
             self._wire.tally.broadcast(kind, shared.receivers, coded, step)
             yield from ((client, coded) for client in shared.receivers)
 
     @override
     def probe(self, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]) -> Mapping[int, Tensor]:
-        self._wire.probed = (step, list(dz))
+        self._wire.probe_step = (step, list(dz))
         sent = SentTensor.sent_exactly(seeds_tensor(seeds))
         for client in dz:
             self._wire.tally.message("down", "seeds", client, sent, step)
-        return self._wire.probe(step, self._each_coded(step, dz, "cut_gradient"), seeds)
+        return self._wire.probe(step, self._code_each(step, dz, "cut_gradient"), seeds)
 
     @override
     def move(self, step: int, seeds: Sequence[int], slopes: Tensor) -> None:
         with sent_as("scalars", None):
             coded = exactly(slopes, packs=self._wire.packs)
-        probed, aware = self._wire.probed
+        probed, aware = self._wire.probe_step
         unaware = [client for client in self._clients if probed != step or client not in aware]
         sent = SentTensor.sent_exactly(seeds_tensor(seeds))
         for client in self._clients:
@@ -168,7 +168,7 @@ class CodedCohort(Cohort):
 
     @override
     def observe(self, part: Part) -> Sequence[Weights]:
-        return self._wire.observed(part, self._clients)
+        return self._wire.observe(part, self._clients)
 
     @override
     def weights(self, part: Part) -> Sequence[Weights]:

@@ -120,15 +120,15 @@ class LocalWire(Wire):
         engine = self._run.engine
         with self._at_clients():
             uploads = (engine.forward_evaluating if evaluating else engine.forward)(clients, self.round, step)
-        return self._arrived(uploads)
+        return self._receive(uploads)
 
     @override
     def backward(self, step: int, dz: CodedGradients) -> None:
-        arrived: Mapping[int, Tensor] = dz if isinstance(dz, StackedGradients) else self._decoded(dz)
+        arrived: Mapping[int, Tensor] = dz if isinstance(dz, StackedGradients) else self._decode(dz)
         with self._at_clients():
             self._run.engine.backward(self.round, step, arrived)
 
-    def _decoded(self, dz: Iterable[tuple[int, SentTensor]]) -> dict[int, Tensor]:
+    def _decode(self, dz: Iterable[tuple[int, SentTensor]]) -> dict[int, Tensor]:
         padded = self._run.quantization.positions.pad
         return {client: padded(coded.transfer.decoded, self.labels.get(client)) for client, coded in dz}
 
@@ -136,7 +136,7 @@ class LocalWire(Wire):
     def probe(
         self, step: int, dz: Iterable[tuple[int, SentTensor]], seeds: Sequence[int]
     ) -> Mapping[int, Tensor]:
-        arrived, slopes = self._decoded(dz), {}
+        arrived, slopes = self._decode(dz), {}
         with self._at_clients():
             answered = self._run.engine.probe(self.round, step, arrived, seeds)
         for client in arrived:
@@ -185,13 +185,13 @@ class LocalWire(Wire):
         return LocalTraining(self._arriving(iter(trained.uploads)), trained.losses)
 
     @override
-    def observed(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
+    def observe(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
         with self._at_clients():
             found = [
                 {name: tensor.detach().clone() for name, tensor in own.items()}
                 for own in self._run.engine.weights(part, clients)
             ]
-        self.tally.observed(sum(tensor.nbytes for own in found for tensor in own.values()))
+        self.tally.count_observation(sum(tensor.nbytes for own in found for tensor in own.values()))
         return found
 
     @override
@@ -214,7 +214,7 @@ class LocalWire(Wire):
             arrived.append(delivery.weights)
         return arrived
 
-    def _arrived(self, uploads: Sequence[Upload]) -> Sequence[Upload]:
+    def _receive(self, uploads: Sequence[Upload]) -> Sequence[Upload]:
         if isinstance(uploads, StackedUploads) and self._run.quantization.smashed.lossless:
             for stack in uploads.stacks:
                 self.tally.rows("up", "smashed", stack.clients, SentTensor.sent_exactly(stack.z), stack.step)
@@ -223,7 +223,7 @@ class LocalWire(Wire):
             if self._has_tail:
                 return StackedUploads([stack.without_labels() for stack in uploads.stacks])
             return uploads
-        return [self._one_arrived(upload) for upload in uploads]
+        return [self._receive_one(upload) for upload in uploads]
 
     def _arriving(self, uploads: Iterator[Upload]) -> Iterator[Upload]:
         """Uploads that clients may only make when they are asked for the next one."""
@@ -232,9 +232,9 @@ class LocalWire(Wire):
                 upload = next(uploads, None)
             if upload is None:
                 return
-            yield self._one_arrived(upload)
+            yield self._receive_one(upload)
 
-    def _one_arrived(self, upload: Upload) -> Upload:
+    def _receive_one(self, upload: Upload) -> Upload:
         with self._at_clients():
             z = self._end.smashed(upload, self.round)
             self.tally.message("up", "smashed", upload.client, z, upload.step)

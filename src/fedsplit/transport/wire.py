@@ -31,7 +31,7 @@ class Wire(ABC):
 
     def __init__(self, round: int, tally: Tally) -> None:
         self.round, self.tally = round, tally
-        self.probed: tuple[int, Collection[int]] = (-1, ())
+        self.probe_step: tuple[int, Collection[int]] = (-1, ())
         """Local step of the last `probe`, and the clients that answered its seeds."""
         self.labels: dict[int, Tensor] = {}
         """Labels by client of the last `forward`, of data that are padded."""
@@ -78,7 +78,7 @@ class Wire(ABC):
         """Let clients train for the local epochs of the round; uploads are as they arrive."""
 
     @abstractmethod
-    def observed(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
+    def observe(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
         """Copies of weights as clients have them, see `Cohort.observe`."""
 
     @abstractmethod

@@ -39,19 +39,21 @@ class GraphStep:
 
     function: Callable[..., Argument]
     arguments: tuple[Argument, ...]
-    named: dict[str, Argument]
+    keyword_arguments: dict[str, Argument]
     last_uses: tuple[int, ...] = ()
 
     @property
     def uses(self) -> list[int]:
         """Earlier steps whose results it needs."""
-        values = flat([*self.arguments, *self.named.values()])
+        values = flat([*self.arguments, *self.keyword_arguments.values()])
         return [each.step for each in values if isinstance(each, _Value)]
 
     def result(self, results: dict[int, Argument]) -> Argument:
         """Result of the step for the results of earlier steps."""
         arguments = [_resolve(each, results) for each in self.arguments]
-        return self.function(*arguments, **{key: _resolve(each, results) for key, each in self.named.items()})
+        return self.function(
+            *arguments, **{key: _resolve(each, results) for key, each in self.keyword_arguments.items()}
+        )
 
     @classmethod
     def parse(cls, name: object, arguments: list[Argument], named: dict[str, Argument], number: int) -> Self:

@@ -21,7 +21,13 @@ from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.dialling import Dialler, Membership
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
-from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, announcement, check, decode_tensors
+from fedsplit.transport.grpc.protocol.frames import (
+    ExpectedTensor,
+    Parcel,
+    announcement,
+    check,
+    decode_tensors,
+)
 from fedsplit.transport.transport import Member
 
 
@@ -32,8 +38,8 @@ class _PendingRequest:
     identity: pb.Identity
     labels: Tensor
     ran: Ran
-    sent: float
-    expected: Sequence[Expected]
+    start: float
+    expected_tensors: Sequence[ExpectedTensor]
 
 
 class DeviceClient(Dialler):
@@ -99,7 +105,7 @@ class DeviceClient(Dialler):
         asked = self._pending
         if asked is None or frame.WhichOneof("content") != "logits" or frame.identity != asked.identity:
             raise Corrupt("the server sent tensors that this device did not ask for")
-        check(frame.tensors, asked.expected)
+        check(frame.tensors, asked.expected_tensors)
         return True
 
     @override
@@ -120,7 +126,7 @@ class DeviceClient(Dialler):
         message = self._batches.codes().encode(ran.smashed, self._batches.objective.lengths(labels))
         tensors = [announcement("z", pb.DEVICE, message)]
         shape = self._batches.answer_shape(labels)
-        expected = [Expected("logits", pb.EXACT, Identity(), shape, torch.float32)]
+        expected = [ExpectedTensor("logits", pb.EXACT, Identity(), shape, torch.float32)]
         self._pending = _PendingRequest(head.identity, labels, ran, sent, expected)
         smashed = pb.FromClient(identity=head.identity, tensors=tensors, smashed=pb.Smashed())
         return Parcel(smashed, [message.payload])
@@ -129,8 +135,8 @@ class DeviceClient(Dialler):
         if asked is None or parcel.head.WhichOneof("content") != "logits" or not parcel.payloads:
             raise Corrupt("the server sent logits that this device did not ask for")
         assert self._batches is not None
-        logits = decode_tensors(parcel, asked.expected)["logits"]
-        journey = time.perf_counter() - asked.sent
+        logits = decode_tensors(parcel, asked.expected_tensors)["logits"]
+        journey = time.perf_counter() - asked.start
         measured = pb.Measured(
             client_seconds=asked.ran.seconds,
             journey_seconds=journey,

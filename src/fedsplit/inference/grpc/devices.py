@@ -17,8 +17,15 @@ from fedsplit.machine.terminal import note
 from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import TYPES, Expected, Parcel, announcement, check, one_line
-from fedsplit.transport.grpc.server.meeting import Link, Meeting, Refused, Reminder, Session
+from fedsplit.transport.grpc.protocol.frames import (
+    TYPES,
+    ExpectedTensor,
+    Parcel,
+    announcement,
+    check,
+    one_line,
+)
+from fedsplit.transport.grpc.server.meeting import Link, Meeting, Reminder, Session, StreamRefused
 
 _LOG = logging.getLogger("fedsplit.network")
 _MOST_BYTES = 1 << 50
@@ -33,13 +40,13 @@ class DeviceSession(Session):
     """One device, as the server sees it.
 
     Args:
-        deployed: client half that the device runs; None until it came.
+        deployment: client half that the device runs; None until it came.
         asked: the message that it is to answer; None where it is to answer none.
         awaits: kind of the answer that is waited for.
         trouble: why a request of it came to its end.
     """
 
-    deployed: pb.Deployed | None = None
+    deployment: pb.Deployed | None = None
     pending: pb.Identity | None = None
     awaits: str = ""
     answer: Parcel[pb.FromClient] | None = None
@@ -85,17 +92,17 @@ class Devices(Meeting[DeviceSession]):
     def attach(self, link: Link, hello: pb.Hello, joins: pb.Deployed) -> None:
         if joins.precision not in self._allowed:
             asked, has = ", ".join(self._allowed), one_line(joins.precision)
-            raise Refused(f"it runs precision {has!r}, and this server measures {asked}", for_good=True)
+            raise StreamRefused(f"it runs precision {has!r}, and this server measures {asked}", for_good=True)
         if not 0 <= joins.file_bytes <= _MOST_BYTES or not 0 <= joins.memory_before <= _MOST_BYTES:
             raise Corrupt("the device reports more bytes than a device can have")
         with self.changed:
             self.greet(hello)
             session = self._sessions[hello.client]
-            if session.deployed is not None and session.deployed.precision != joins.precision:
-                message = f"device {hello.client} came with precision {session.deployed.precision} before"
-                raise Refused(message, for_good=True)
+            if session.deployment is not None and session.deployment.precision != joins.precision:
+                message = f"device {hello.client} came with precision {session.deployment.precision} before"
+                raise StreamRefused(message, for_good=True)
             self._replace_link(session, link, hello)
-            session.deployed, session.pending = joins, None
+            session.deployment, session.pending = joins, None
             if self._finished:
                 self._let_go(session, tell=True)
             self.changed.notify_all()
@@ -133,7 +140,7 @@ class Devices(Meeting[DeviceSession]):
             if not 1 <= announced[1] <= context:
                 raise Corrupt(f"smashed data have {announced[1]} positions, which no batch has")
             shape = (shape[0], announced[1], *shape[2:])
-        check(frame.tensors, [Expected("z", pb.DEVICE, self._codes, shape, dtype)])
+        check(frame.tensors, [ExpectedTensor("z", pb.DEVICE, self._codes, shape, dtype)])
 
     @override
     def receive(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
@@ -171,8 +178,8 @@ class Devices(Meeting[DeviceSession]):
                     if words := self._words(device):
                         note(f"waiting for device {device}{words}")
                 self.changed.wait(min(1.0, self._wait_s))
-            assert session.deployed is not None
-            return session.deployed
+            assert session.deployment is not None
+            return session.deployment
 
     def ask(
         self, device: int, awaits: str, head: pb.FromServer, payload: bytes = b""

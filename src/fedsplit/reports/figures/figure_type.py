@@ -116,7 +116,7 @@ def _have_colours(hues: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RenderedFigure:
     """A figure of an experiment, whole in memory.
 
     Args:

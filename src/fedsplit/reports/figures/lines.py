@@ -19,7 +19,7 @@ class Line:
         x: mean over seeds of what was used up after each round that all of them have: rounds, MB or seconds.
         mean: over seeds, at each x.
         low: lower end of the band, at each x; `high` the upper one.
-        reached: first x for each target at which the mean is as good; None where it never is.
+        first_x: first x for each target at which the mean is as good; None where it never is.
     """
 
     label: str
@@ -30,7 +30,7 @@ class Line:
     mean: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
-    reached: tuple[float | None, ...] = ()
+    first_x: tuple[float | None, ...] = ()
 
 
 Looks: TypeAlias = Mapping[Series, Look]
@@ -82,7 +82,7 @@ def draw_targets(
     for i, target in enumerate(targets):
         axes.axhline(target, color=PALE, linewidth=0.8, zorder=0.5)
         places += [
-            (x, found[line.hue, line.setting].colour) for line in lines if (x := line.reached[i]) is not None
+            (x, found[line.hue, line.setting].colour) for line in lines if (x := line.first_x[i]) is not None
         ]
     texts = []
     for x, colour in sorted(places):

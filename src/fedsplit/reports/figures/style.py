@@ -303,7 +303,7 @@ def wrap_label(label: str, width: int = 44) -> str:
     """
     lines: list[str] = []
     for piece in pieces(label.encode("utf-8", "backslashreplace").decode()):  # a file's name may be no text
-        parts = _broken(piece, width)
+        parts = _break_lines(piece, width)
         if lines and len(parts) == 1 and len(lines[-1]) + 2 + len(parts[0]) < width:
             lines[-1] += f", {parts[0]}"
         else:
@@ -313,7 +313,7 @@ def wrap_label(label: str, width: int = 44) -> str:
     return "\n".join(line.replace(" ", "\N{NO-BREAK SPACE}") for line in lines)
 
 
-def _broken(piece: str, width: int) -> list[str]:
+def _break_lines(piece: str, width: int) -> list[str]:
     return wrap(piece, width - 1, break_on_hyphens=False) if len(piece) > width - 1 else [piece]
 
 

@@ -153,7 +153,7 @@ class Attack(Task):
             rows.extend(AttackRow(scene.setting, each, scene.targets.x, seconds) for each in found)
 
         scenes, channels = self._scenes(run), self._channels(run)
-        cuts = [run.cut] if self.cuts is None else [run.cut_named(cut) for cut in self.cuts]
+        cuts = [run.cut] if self.cuts is None else [run.find_cut(cut) for cut in self.cuts]
         for cut in dict.fromkeys(cuts):
             for model in self.models:
                 victim = run.victim(cut, trained=model == "trained")

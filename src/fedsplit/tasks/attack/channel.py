@@ -17,7 +17,7 @@ FULL = "fp32"
 
 
 @dataclass(frozen=True)
-class Delivered:
+class DeliveredBatch:
     """Smashed data of a batch as a server decodes them, and the bytes of their payload."""
 
     z: Tensor
@@ -41,7 +41,7 @@ class Channel(ABC):
     own: bool
 
     @abstractmethod
-    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
+    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> DeliveredBatch:
         """Delivery of a batch as the server receives it.
 
         Args:
@@ -66,22 +66,22 @@ class CodedChannel(Channel):
     cut_gradient: Codec
 
     @override
-    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
+    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> DeliveredBatch:
         if self.release.releases:
             noise = Secrets(seed).noise("attack", client=0, round=0, step=0)
             z = self.release.release(z, noise)
         arrived = self.smashed.simulate(z, seed=seed)
-        return Delivered(arrived.decoded, arrived.size)
+        return DeliveredBatch(arrived.decoded, arrived.size)
 
 
 @dataclass(frozen=True)
 class DeviceChannel(Channel):
     """A deployed client model sends its outputs as they are, be they codes."""
 
-    deployed: DeployedModel
+    device_model: DeployedModel
 
     @override
-    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
-        sent = self.deployed.run_quantized(x.cpu())
+    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> DeliveredBatch:
+        sent = self.device_model.run_quantized(x.cpu())
         size = DeviceCodes().largest(sent.values.shape, sent.values.dtype)
-        return Delivered(sent.decode().to(z.device, z.dtype), size)
+        return DeliveredBatch(sent.decode().to(z.device, z.dtype), size)

@@ -79,7 +79,7 @@ class Channels:
 
     def of_the_run(self, victim: Victim) -> CodedChannel:
         """Channel of the run itself."""
-        return self._coded(self._own_codec, self._own_defence, victim)
+        return self._code(self._own_codec, self._own_defence, victim)
 
     @property
     def _own_codec(self) -> tuple[str, QuantSettings]:
@@ -98,9 +98,9 @@ class Channels:
             return [DeviceChannel("device", "none", precision, False, deployed)]
         codecs = [self._own_codec] if self.codecs is None else list(self.codecs.items())
         defences = [self._own_defence] if self.defences is None else list(self.defences.items())
-        return [self._coded(codec, defence, victim) for defence in defences for codec in codecs]
+        return [self._code(codec, defence, victim) for defence in defences for codec in codecs]
 
-    def _coded(
+    def _code(
         self, codec: tuple[str, QuantSettings], defence: tuple[str, Component], victim: Victim
     ) -> CodedChannel:
         (name, quant), (defence_name, component) = codec, defence

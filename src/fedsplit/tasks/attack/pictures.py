@@ -110,7 +110,7 @@ def leakage_figure(rows: Sequence[AttackRow]) -> "Figure":
             elinewidth=0.7,
             markersize=sizes[setting],
             markeredgewidth=0.8,
-            **_edged(look),
+            **_edge_markers(look),
         )
     tidy(axes, "SSIM of the best reconstruction", "Test accuracy (%)")
     _explain_sizes(axes, best, sizes)
@@ -135,7 +135,7 @@ def strongest(rows: Sequence[AttackRow]) -> dict[Setting, Finding]:
     return best
 
 
-def _edged(look: Look) -> dict[str, Any]:
+def _edge_markers(look: Look) -> dict[str, Any]:
     """Markers that can be told from those below them."""
     return look.of_markers | ({"markeredgecolor": "white"} if look.fill == "full" else {})
 

@@ -76,7 +76,7 @@ class AttackedRun:
         """Attacked run that a command names by `run`."""
         return cls(user_path(asked.origin.run or "", "run"), asked)
 
-    def changed(self, *, transport: Component) -> RunConfig:
+    def with_transport(self, *, transport: Component) -> RunConfig:
         """Configuration of the run with another transport."""
         return replace(self.config, transport=transport)
 
@@ -91,7 +91,7 @@ class AttackedRun:
         """Name of the cut that it trained with."""
         return cut_name(self.config, *build_whole_model(self.config, self.data, self.device))
 
-    def cut_named(self, cut: str | int) -> str:
+    def find_cut(self, cut: str | int) -> str:
         """The name of a cut that is given by name or number; the halves show whether it is one."""
         if isinstance(cut, str):
             return cut
@@ -215,7 +215,7 @@ class Victim:
         """Seed of the attacked run."""
         return self.run.seed
 
-    def smashed(self, x: Tensor, mode: Mode, *, seed: int) -> Tensor:
+    def smash(self, x: Tensor, mode: Mode, *, seed: int) -> Tensor:
         """Smashed data of a batch; the client model stays as it is.
 
         Args:
@@ -234,7 +234,7 @@ class Victim:
             logits: Tensor = self.server.eval()(compute_format(z))
             return logits
 
-    def unflattened(self, z: Tensor) -> Tensor:
+    def unflatten(self, z: Tensor) -> Tensor:
         """Smashed data `(n, ...)` with their channels, also where the client model flattened them."""
         return z.reshape(-1, *self.coded_shape)
 

@@ -23,7 +23,7 @@ from fedsplit.reports.shown_table import print_table
 from fedsplit.tasks.compare.comparison import (
     MODEL,
     REFERENCE,
-    Compared,
+    ComparedPrecision,
     Drop,
     comparison_table,
     evaluate_precisions,
@@ -71,14 +71,14 @@ class Compare(Task):
         console = Console()
         whole = trained.path / ("compare" if self.client is None else f"compare-{self.client}")
         with in_one_line("run", trained.path, "cannot be written to"), appearing(whole) as partial:
-            rows = self._written(trained, _price(config, trained), partial, console)
+            rows = self._write(trained, _price(config, trained), partial, console)
             shutil.rmtree(whole, ignore_errors=True)
         print_table(comparison_table(rows))
         print(whole)
 
-    def _written(
+    def _write(
         self, trained: TrainedRun, price: float | None, folder: Path, console: Console
-    ) -> list[Compared]:
+    ) -> list[ComparedPrecision]:
         """Deploy, evaluate and measure, with everything written to `folder`."""
         evaluated, left_out = evaluate_precisions(
             self.precisions, trained, self._calibration(trained), folder, console
@@ -93,9 +93,9 @@ class Compare(Task):
         sizes = {name: storage.size(folder / name / MODEL) for name in evaluated}
         reference = evaluated[REFERENCE]
         rows = [
-            Compared(
+            ComparedPrecision(
                 precision=name,
-                found=found,
+                scores=found,
                 device=measured[name],
                 drop=Drop.of(reference.correct, found.correct) if name != REFERENCE else None,
                 file_bytes=sizes[name],

@@ -28,7 +28,7 @@ MODEL = "model"
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class PrecisionScores:
     """A deployed client model in front of the server model, on all test samples.
 
     Args:
@@ -95,7 +95,7 @@ def evaluate_precisions(
     calibration: Sequence[Tensor],
     folder: Path,
     console: Console,
-) -> tuple[dict[str, Evaluated], dict[str, str]]:
+) -> tuple[dict[str, PrecisionScores], dict[str, str]]:
     """Deploy a trained client model at each precision, and evaluate it there.
 
     Args:
@@ -110,7 +110,7 @@ def evaluate_precisions(
     Raises:
         UserError: calibration cannot be as asked for, or the reference cannot be deployed.
     """
-    found: dict[str, Evaluated] = {}
+    found: dict[str, PrecisionScores] = {}
     left_out: dict[str, str] = {}
     for name in track(precisions, "deploying and evaluating precisions"):
         try:
@@ -120,7 +120,7 @@ def evaluate_precisions(
             if backend.calibrates:
                 backend.calibrate(calibration)
             deployed = backend.convert()
-            found[name] = Evaluated.of(trained, deployed, backend.unquantized)
+            found[name] = PrecisionScores.of(trained, deployed, backend.unquantized)
         except UserError as error:
             if error.key == "calibration" or name == REFERENCE:
                 raise
@@ -180,7 +180,7 @@ SAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedPrecision:
     """One precision.
 
     Args:
@@ -190,7 +190,7 @@ class Compared:
     """
 
     precision: str
-    found: Evaluated
+    scores: PrecisionScores
     device: DeviceCost
     drop: Drop | None
     file_bytes: int
@@ -200,7 +200,7 @@ class Compared:
     @property
     def smashed_bytes(self) -> int:
         """Bytes of the smashed data of `SAMPLES` samples."""
-        return round(self.found.sample_bytes * SAMPLES)
+        return round(self.scores.sample_bytes * SAMPLES)
 
     @property
     def cost(self) -> float | None:
@@ -209,7 +209,7 @@ class Compared:
 
     def plain(self) -> dict[str, object]:
         """Values as JSON holds them; a row of the CSV file is its values that are single numbers or words."""
-        drop, found, device = self.drop, self.found, self.device
+        drop, found, device = self.drop, self.scores, self.device
         return {
             "precision": self.precision,
             "runtime": Precision.by_name(self.precision).runtime,
@@ -236,7 +236,10 @@ class Compared:
 
 
 def write_comparison(
-    directory: Path, rows: Sequence[Compared], about: Mapping[str, object], left_out: Mapping[str, str]
+    directory: Path,
+    rows: Sequence[ComparedPrecision],
+    about: Mapping[str, object],
+    left_out: Mapping[str, str],
 ) -> None:
     """Write `comparison.json` and `comparison.csv`.
 
@@ -250,12 +253,12 @@ def write_comparison(
     write_csv(directory / "comparison.csv", columns, ([row[key] for key in columns] for row in plain))
 
 
-def comparison_table(rows: Sequence[Compared]) -> Table:
+def comparison_table(rows: Sequence[ComparedPrecision]) -> Table:
     """Table of precisions for a terminal."""
     table = Table()
     table.add_column("precision", no_wrap=True)
     table.add_column("runtime")
-    of_text = rows[0].found.perplexity is not None
+    of_text = rows[0].scores.perplexity is not None
     perplexity = ["perplexity"] if of_text else []
     for name in (*perplexity, "accuracy %", "drop (points)", "p", "file kB", "smaller"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -271,8 +274,8 @@ def comparison_table(rows: Sequence[Compared]) -> Table:
         table.add_row(
             row.precision,
             Precision.by_name(row.precision).runtime,
-            *([f"{row.found.perplexity:.2f}"] if of_text else []),
-            f"{100 * row.found.accuracy:.2f}",
+            *([f"{row.scores.perplexity:.2f}"] if of_text else []),
+            f"{100 * row.scores.accuracy:.2f}",
             f"{100 * drop.drop:.2f} ± {100 * drop.standard_error:.2f}" if drop else "",
             f"{drop.p_value:.2g}" if drop else "",
             f"{row.file_bytes / 1e3:,.1f}",

@@ -141,12 +141,12 @@ class TrainingClient(Dialler):
         if identity.run != self._run or identity.client != self.client:
             raise Corrupt("the server sent a verb for another run or another client")
         if not self._is_again(parcel.head):
-            self._answer = self._answered(parcel)
+            self._answer = self._perform(parcel)
             self._last, self._verb = _name(parcel.head), parcel.head
-        self.served = True
+        self.has_served = True
         return self._answer
 
-    def _answered(self, verb: Parcel[pb.FromServer]) -> Answer:
+    def _perform(self, verb: Parcel[pb.FromServer]) -> Answer:
         now, begins = _name(verb.head), verb.head.WhichOneof("content") == "begin"
         follows = self._last is not None and now == (*self._last[:2], self._last[2] + 1)
         if not follows and not begins:

@@ -102,7 +102,7 @@ class Dialler(ABC):
             if content in ("refusal", "finish", "welcome") and frame.tensors:
                 raise Corrupt(f"a message {content} announces tensors, which it never carries")
             if content == "refusal":
-                self._refused(frame.refusal)
+                self._refuse(frame.refusal)
             elif content == "finish":
                 return True
             elif content == "welcome":
@@ -121,7 +121,7 @@ class Dialler(ABC):
                     outbox.put(answer)
         return False
 
-    def _refused(self, refusal: pb.Refusal) -> None:
+    def _refuse(self, refusal: pb.Refusal) -> None:
         reason = one_line(refusal.reason)
         if refusal.for_good:
             raise RunFailed(f"the server refused: {reason}")

@@ -89,14 +89,14 @@ class Assembler(Generic[Frame]):
         self._size = self._filled = self._room = 0
 
     @property
-    def filled(self) -> int:
+    def received_bytes(self) -> int:
         """Bytes of payload that have come of a wanted message that is not whole yet."""
         return self._filled if self._payloads is not None else 0
 
     def add(self, frame: Frame) -> Parcel[Frame] | None:
         """The message that this frame makes whole, if it does; `Corrupt` where no sender sends it here."""
         if self._head is not None:
-            return self._continued(self._head, frame)
+            return self._continue(self._head, frame)
         if frame.WhichOneof("content") in (None, "chunk"):
             raise Corrupt("the frame is neither a message nor a chunk of one that was announced")
         if not frame.tensors:
@@ -108,7 +108,7 @@ class Assembler(Generic[Frame]):
         self._head, self._payloads, self._filled, self._room = frame, [] if wanted else None, 0, 0
         return None
 
-    def _continued(self, head: Frame, frame: Frame) -> Parcel[Frame] | None:
+    def _continue(self, head: Frame, frame: Frame) -> Parcel[Frame] | None:
         if frame.WhichOneof("content") != "chunk" or frame.identity != head.identity or frame.tensors:
             raise Corrupt("a message began before the one before it was whole")
         content = frame.chunk.content
@@ -172,7 +172,7 @@ class Decodes(Protocol):
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedTensor:
     """A tensor that may come: how it is coded, by which number of the protocol, and what it is."""
 
     name: str
@@ -198,7 +198,7 @@ class Expected:
             raise Corrupt(f"the energies of {self.name!r} must be finite and not below 0")
 
 
-def check(tensors: Sequence[pb.Tensor], expected: Sequence[Expected]) -> None:
+def check(tensors: Sequence[pb.Tensor], expected: Sequence[ExpectedTensor]) -> None:
     """Raise `Corrupt` where what is announced is not what is expected, in this order."""
     if len(tensors) != len(expected):
         raise Corrupt(f"{len(tensors)} tensors came, and {len(expected)} were expected")
@@ -206,7 +206,7 @@ def check(tensors: Sequence[pb.Tensor], expected: Sequence[Expected]) -> None:
         wanted.check(tensor)
 
 
-def decode_tensors(parcel: Parcel[Frame], expected: Sequence[Expected]) -> dict[str, Tensor]:
+def decode_tensors(parcel: Parcel[Frame], expected: Sequence[ExpectedTensor]) -> dict[str, Tensor]:
     """Decode the tensors of a message, on the CPU; `Corrupt` where they are unexpected or damaged."""
     check(parcel.head.tensors, expected)
     tensors = {}

@@ -121,7 +121,7 @@ def choices_and_settings(config: RunConfig) -> pb.Plan:
     for key, value in values.items():
         if not _is_own(key, config):
             try:
-                plan.settings.append(pb.Setting(key=key, value=_packed(value)))
+                plan.settings.append(pb.Setting(key=key, value=_pack(value)))
             except (TypeError, ValueError) as error:  # ValueError: beyond 64 bits, or no Unicode
                 raise UserError(key, value, "cannot be sent to clients with transport=grpc") from error
     again, own = _settings(configuration(plan)), (*OWN, *_paths(config))
@@ -231,7 +231,7 @@ def configuration(plan: pb.Plan) -> RunConfig:
     config = _of_choices(plan.choices)
     known, changes = _settings(config), {}
     for setting in plan.settings:
-        key, value = setting.key, _unpacked(setting.value)
+        key, value = setting.key, _unpack(setting.value)
         if _is_own(key, config) or not _KEY.fullmatch(key):
             raise Corrupt(f"the plan sets the key {key[:80]!r}, which no server decides")
         if key not in known:
@@ -308,7 +308,7 @@ def _is_plain(text: str) -> bool:
     return text.isprintable() and len(text) <= _LONGEST and "${" not in text and text != "???"
 
 
-def _packed(value: object) -> pb.Value:  # noqa: PLR0911  (one return a kind of value)
+def _pack(value: object) -> pb.Value:  # noqa: PLR0911  (one return a kind of value)
     match value:
         case None:
             return pb.Value(nothing=True)
@@ -321,22 +321,22 @@ def _packed(value: object) -> pb.Value:  # noqa: PLR0911  (one return a kind of 
         case str() if _is_plain(value):
             return pb.Value(text=value)
         case list() | tuple():
-            return pb.Value(list=pb.List(items=[_packed(item) for item in value]))
+            return pb.Value(list=pb.List(items=[_pack(item) for item in value]))
         case Mapping() if all(map(_is_key, value)):
-            return pb.Value(map=pb.Map(items={key: _packed(each) for key, each in value.items()}))
+            return pb.Value(map=pb.Map(items={key: _pack(each) for key, each in value.items()}))
     raise TypeError(type(value))
 
 
-def _unpacked(value: pb.Value, depth: int = 0) -> object:
+def _unpack(value: pb.Value, depth: int = 0) -> object:
     kind = value.WhichOneof("kind")
     if kind is None or depth > 8:
         raise Corrupt("the plan has a setting without a value")
     if kind == "nothing":
         return None
     if kind == "list":
-        return [_unpacked(item, depth + 1) for item in value.list.items]
+        return [_unpack(item, depth + 1) for item in value.list.items]
     if kind == "map":
-        return {_checked_key(key): _unpacked(each, depth + 1) for key, each in value.map.items.items()}
+        return {_checked_key(key): _unpack(each, depth + 1) for key, each in value.map.items.items()}
     if kind == "text" and not _is_plain(value.text):
         raise Corrupt("the plan has a text that would be read as something else")
     return getattr(value, kind)

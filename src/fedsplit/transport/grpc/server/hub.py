@@ -10,7 +10,7 @@ from fedsplit.quant.message import Payload
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
 from fedsplit.transport.grpc.server.meeting import Reminder
-from fedsplit.transport.grpc.server.streams import Answer, Late, Lost, PendingVerb, TrainingStreams
+from fedsplit.transport.grpc.server.streams import Answer, ClientLost, Late, PendingVerb, TrainingStreams
 
 _LOG = logging.getLogger("fedsplit.network")
 Verb: TypeAlias = (
@@ -34,7 +34,7 @@ class Hub(TrainingStreams):
     """All clients of a run that train; see `TrainingStreams` for its arguments."""
 
     @property
-    def connected(self) -> int:
+    def connected_count(self) -> int:
         """Number of clients that are here."""
         return sum(session.link is not None for session in self._sessions)
 
@@ -145,7 +145,7 @@ class Hub(TrainingStreams):
         for client in self._participants:
             trouble = self._sessions[client].trouble
             if trouble is not None:
-                raise Lost(client, trouble)
+                raise ClientLost(client, trouble)
 
     def _away(self, clients: Iterable[int]) -> list[int]:
         return [client for client in clients if self._sessions[client].link is None]

@@ -11,11 +11,11 @@ from fedsplit.quant.message import Corrupt
 from fedsplit.recording.ledger import Ledger
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, check, decode_tensors
-from fedsplit.transport.grpc.server.meeting import Link, Meeting, Refused, Session
+from fedsplit.transport.grpc.protocol.frames import ExpectedTensor, Parcel, check, decode_tensors
+from fedsplit.transport.grpc.server.meeting import Link, Meeting, Session, StreamRefused
 
 
-class Lost(Exception):
+class ClientLost(Exception):
     """A client cannot go on with the round; it is to be begun again."""
 
     def __init__(self, client: int, reason: str) -> None:
@@ -91,7 +91,7 @@ class TrainingSession(Session):
 
 def expected_tensors(
     pending: PendingVerb, answer: pb.FromClient, expectations: Expectations, samples: int
-) -> list[Expected]:
+) -> list[ExpectedTensor]:
     """The tensors of the next answer to a verb; `Corrupt` where this is not what has to come next."""
     verb, content = pending.verb.head, answer.WhichOneof("content")
     if content in ("done", "failed") and answer.identity.step != verb.identity.step:
@@ -115,12 +115,12 @@ def expected_tensors(
     return _weights(pending, expectations) if verb.WhichOneof("content") == "upload_weights" else []
 
 
-def _weights(pending: PendingVerb, expectations: Expectations) -> list[Expected]:
+def _weights(pending: PendingVerb, expectations: Expectations) -> list[ExpectedTensor]:
     """The tensors of weights that a client was asked for."""
     asked = pending.verb.head.upload_weights
     part = expectations.part(asked.part)
     if asked.observed:
-        return expectations.observed(part)
+        return expectations.observation(part)
     return expectations.sent_up(part, difference=pending.difference)
 
 
@@ -195,7 +195,7 @@ class TrainingStreams(Meeting[TrainingSession]):
             after = self._after.get(session.client, 0)
             if not joins.going_on and after and after not in joins.states:
                 message = f"client {session.client} comes without its state after {after} rounds"
-                raise Refused(f"{message}; start it where it was before", for_good=True)
+                raise StreamRefused(f"{message}; start it where it was before", for_good=True)
             self._replace_link(session, link, hello)
             session.samples = joins.samples
             if self._finished:
@@ -210,7 +210,7 @@ class TrainingStreams(Meeting[TrainingSession]):
         if not 0 < ready.samples <= _MOST_SAMPLES or (known and ready.samples != known):
             wanted = known or "at least one"
             message = f"client {session.client} has {ready.samples} training samples in place of {wanted}"
-            raise Refused(f"{message}: not the run's data", for_good=True)
+            raise StreamRefused(f"{message}: not the run's data", for_good=True)
 
     def _go_on(self, session: TrainingSession, ready: pb.Ready) -> None:
         pending = session.pending

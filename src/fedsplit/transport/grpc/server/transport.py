@@ -25,8 +25,8 @@ from fedsplit.transport.grpc.protocol.expectations import Expectations
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server.hub import AWAY_S, Hub, name_clients
 from fedsplit.transport.grpc.server.listening import Listener, shown_on_terminal
-from fedsplit.transport.grpc.server.spawning import last_words, log_of, spawned
-from fedsplit.transport.grpc.server.streams import Answer, Late, Lost
+from fedsplit.transport.grpc.server.spawning import last_words, log_of, spawn
+from fedsplit.transport.grpc.server.streams import Answer, ClientLost, Late
 from fedsplit.transport.grpc.server.wire import GrpcWire
 from fedsplit.transport.links import KIND_OF
 from fedsplit.transport.tally import Tally
@@ -92,7 +92,7 @@ class GrpcTransport(Transport):
     def describe_traffic(self, seconds: float) -> str:
         assert self.hub is not None
         up, down = (size / 1e6 / seconds for size in self.hub.take_traffic())
-        return f"{self.hub.connected} clients here  {up:.1f} MB/s up  {down:.1f} MB/s down"
+        return f"{self.hub.connected_count} clients here  {up:.1f} MB/s up  {down:.1f} MB/s down"
 
     @contextmanager
     @override
@@ -113,7 +113,7 @@ class GrpcTransport(Transport):
                 if self._spawn:
                     # who is late is not to make others late that wait for its turn to end
                     in_turn = not (self._min_clients or self._deadline_s)
-                    with spawned(address, directory / "clients", self.run, hub.fail, in_turn=in_turn):
+                    with spawn(address, directory / "clients", self.run, hub.fail, in_turn=in_turn):
                         try:
                             hub.wait_for_all()
                             yield
@@ -145,9 +145,11 @@ class GrpcTransport(Transport):
                 cohort = CodedCohort(self.run, self.downlinks, wire, present)
                 wire.begin(present, self._after)
                 result = train(cohort)
-                wire.keep(present, self._needed, durable=(t + 1) % self._recording.checkpoint_interval == 0)
+                wire.keep(
+                    present, self._oldest_needed, durable=(t + 1) % self._recording.checkpoint_interval == 0
+                )
                 cohort.settle()
-            except Lost as lost:
+            except ClientLost as lost:
                 _LOG.warning("round %s begins again: client %s %s", t, lost.client, lost.reason)
             except Late as late:
                 left_out.update(late.clients)
@@ -184,7 +186,7 @@ class GrpcTransport(Transport):
         with self.hub.changed:
             self.run.ledger.abandon(t)
 
-    def _needed(self, client: int) -> int:
+    def _oldest_needed(self, client: int) -> int:
         """Number of rounds after which the oldest client state was kept that a resume may ask for."""
         return self._checkpointed[0].get(client, 0) if len(self._checkpointed) == KEPT else 0
 
@@ -239,16 +241,16 @@ def run_id(directory: Path) -> bytes:
         try:
             run = bytes.fromhex(json_in(path)["run"])
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise _damaged(path) from error
+            raise _damage_error(path) from error
         if len(run) != _RUN_BYTES:
-            raise _damaged(path)
+            raise _damage_error(path)
         return run
     run = token_bytes(_RUN_BYTES)
     write_json(path, {"run": run.hex()})
     return run
 
 
-def _damaged(path: Path) -> UserError:
+def _damage_error(path: Path) -> UserError:
     message = (
         'its network.json is damaged: it holds {"run": the 32 digits that each file run of its clients holds}'
     )

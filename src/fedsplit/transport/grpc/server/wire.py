@@ -103,7 +103,7 @@ class GrpcWire(Wire):
         slopes = {}
         for client, answers in self._answers(asked).items():
             self.tally.message("up", "scalars", client, answers[-1].head.tensors[0], step)
-            slopes[client] = self._placed(answers[-1])["slopes"]
+            slopes[client] = self._place(answers[-1])["slopes"]
         return slopes
 
     @override
@@ -137,7 +137,7 @@ class GrpcWire(Wire):
             head = answers[-1].head
             losses += _losses(client, head.done)
             self.tally.message("up", "cut_gradient", client, head.tensors[0], step)
-            gradients[client] = self._placed(answers[-1])["dh"]
+            gradients[client] = self._place(answers[-1])["dh"]
         return losses, gradients
 
     @override
@@ -154,12 +154,12 @@ class GrpcWire(Wire):
         return LocalTraining(self._uploads(answers), losses)
 
     @override
-    def observed(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
+    def observe(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
         for client in clients:
             self._hub.ask(client, upload_weights=pb.UploadWeights(part=PARTS[part], observed=True))
         answers = [each[-1] for each in self._answers(clients).values()]
-        self.tally.observed(sum(answer.size for answer in answers))
-        return [self._placed(answer) for answer in answers]
+        self.tally.count_observation(sum(answer.size for answer in answers))
+        return [self._place(answer) for answer in answers]
 
     @override
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
@@ -170,7 +170,7 @@ class GrpcWire(Wire):
         for client, answers in self._answers(clients).items():
             for tensor in answers[-1].head.tensors:
                 self.tally.message("up", KIND_OF[part], client, tensor)
-            weights = self._placed(answers[-1])
+            weights = self._place(answers[-1])
             arrived.append(add_difference(held[client], weights) if client in held else weights)
         return arrived
 
@@ -178,7 +178,7 @@ class GrpcWire(Wire):
         positions, uploads = self._expectations.positions, []
         for client, answers in answered.items():
             for answer in answers[:-1]:
-                step, tensors = answer.head.identity.step, self._placed(answer)
+                step, tensors = answer.head.identity.step, self._place(answer)
                 for sent in answer.head.tensors:
                     self.tally.message("up", _UPLOADED[sent.name], client, sent, step)
                 y = tensors.get("y", tensors["z"].new_empty(len(tensors["z"]), 0))
@@ -186,7 +186,7 @@ class GrpcWire(Wire):
                 uploads.append(Upload(client, step, padded, y))
         return uploads
 
-    def _placed(self, answer: Answer) -> Weights:
+    def _place(self, answer: Answer) -> Weights:
         return {name: tensor.to(self._device) for name, tensor in answer.tensors.items()}
 
 
