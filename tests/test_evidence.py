@@ -155,6 +155,17 @@ def test_figures_that_pages_show_are_drawn_and_no_others(check: ModuleType, clai
     assert drawn == check.figures(claimed)
 
 
+def test_figure_of_attacks_is_drawn_of_the_gathered_file(check: ModuleType, claimed: Path) -> None:
+    file = claimed / "evidence/study/attack.csv"
+    file.parent.mkdir()
+    file.write_text(
+        "job,defence,attacker,adapted,cut,precision,codec,model,mode,psnr,test_accuracy\n"
+        "0,none,linear,True,conv1,fp32,none,trained,train,20.0,0.5\n"
+    )
+    (claimed / "docs/page.md").write_text("![Attacks](gallery/study.png)")
+    assert list(check.figures(claimed)) == ["study.png"]
+
+
 EXPERIMENTS = experiments_in(Path(__file__).parents[1] / "evidence" / "exp_configs.yaml")
 
 

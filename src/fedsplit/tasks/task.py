@@ -62,11 +62,12 @@ class Task(ABC):
         """
         return
 
-    def show_gathered(self, rows: Sequence[Mapping[str, str]]) -> None:
-        """Print the rows that a sweep gathered of its jobs; nothing by default.
+    def show_gathered(self, rows: Sequence[Mapping[str, str]], directory: Path) -> None:
+        """Print, or draw, the rows that a sweep gathered of its jobs; nothing by default.
 
         Args:
             rows: cells by column, those of the job's own overrides first.
+            directory: of the sweep, where figures go.
         """
         return
 
