@@ -156,7 +156,7 @@ def test_quantized_run_records_its_codecs_and_resumes_with_them(tmp_path: Path) 
 
 # Mistakes
 
-CODEC_NAMES = "no such choice; allowed: affine, bf16, fp16, fp8, int2_block, "
+CODEC_NAMES = "no such choice; did you mean int4_block? allowed: affine, bf16, fp16, fp8, int2_block, "
 WRONG = [
     (["quant=int8", "quant.smashed.bits=0"], "quant.smashed.bits=0: must be a whole number from 1 to 16 or"),
     (["quant=int8", "quant.smashed.bits=2.5"], "quant.smashed.bits=2.5: must be a whole number from 1 to 16"),
