@@ -105,8 +105,8 @@ FAULTS = (
         "gradients-that-come-back-need-no-noise-on-smashed-data",
         "privacy",
         "src/fedsplit/privacy/accountant.py",
-        "if self.gets_gradients and (why := self._reason_for_smashed()) is not None:",
-        "if False and (why := self._reason_for_smashed()) is not None:",
+        "if self.gets_gradients and (why := self._reason_for_smashed_data()) is not None:",
+        "if False and (why := self._reason_for_smashed_data()) is not None:",
         ("tests/privacy/test_dp_sgd.py",),
     ),
     Fault(

@@ -85,7 +85,7 @@ class Breaking(DeviceClient):
 
     broken = False
 
-    def _measured(self, asked: Any, parcel: Any) -> Any:
+    def _measure(self, asked: Any, parcel: Any) -> Any:
         if not type(self).broken:
             type(self).broken = True
             raise Corrupt("the network broke")

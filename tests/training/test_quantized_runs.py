@@ -520,7 +520,7 @@ def test_stochastic_rounding_differs_between_clients_and_steps_with_equal_data(t
 
     def smashed(client: int, step: int) -> Tensor:
         upload = Upload(client, step, z, torch.zeros(8, dtype=torch.int64))
-        return run.transport.client_end.smashed(upload, 0).transfer.decoded
+        return run.transport.client_end.code_smashed(upload, 0).transfer.decoded
 
     arrived = [smashed(client, step) for client in (0, 1) for step in (0, 1)]
     for step in (0, 1):

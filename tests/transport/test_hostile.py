@@ -238,9 +238,9 @@ SEEDS, SLOPES = torch.tensor([1, 2, 3], dtype=torch.int32), torch.tensor([1.0, 2
     ("tensors", "told"),
     [
         ({"slopes": SLOPES}, "1 tensors came, and 2 were expected"),
-        ({"seeds": SEEDS[:2], "slopes": SLOPES}, r"'seeds' is of shape \(3,\) and torch.int32"),
-        ({"seeds": SEEDS.long(), "slopes": SLOPES}, "'seeds' is of shape"),
-        ({"seeds": SEEDS, "slopes": SLOPES[:2]}, "'slopes' is of shape"),
+        ({"seeds": SEEDS[:2], "slopes": SLOPES}, r"'seeds' must have shape \(3,\) and type torch.int32"),
+        ({"seeds": SEEDS.long(), "slopes": SLOPES}, "'seeds' must have shape"),
+        ({"seeds": SEEDS, "slopes": SLOPES[:2]}, "'slopes' must have shape"),
         ({"seeds": -SEEDS, "slopes": SLOPES}, "a seed is below 0"),
         ({"seeds": SEEDS, "slopes": SLOPES / 0.0}, "not finite"),
     ],

@@ -227,7 +227,7 @@ class ImageDataset(Dataset):
         sizes = image_sizes(num_classes, channels, side)
         return cls(train, test, sizes, Classification(num_classes), class_names, local_test_fraction)
 
-    def normalised(self, normalise: Normalisation) -> Self:
+    def normalise_by(self, normalise: Normalisation) -> Self:
         """The same images, with inputs made by `normalise`."""
         train, test = (replace(images, normalise=normalise) for images in (self.train, self.test))
         return replace(self, train=train, test=test)
@@ -235,7 +235,7 @@ class ImageDataset(Dataset):
     @override
     def scale(self, seen: Tensor | None) -> Self:
         images = self.train if seen is None else self.train.select(seen)
-        return self.normalised(Normalisation.of(images, torch.get_default_dtype()))
+        return self.normalise_by(Normalisation.of(images, torch.get_default_dtype()))
 
     def seen_by(self, shards: Sequence[np.ndarray], view: View) -> Self:
         """The same images, with the training images of each client as it sees them."""

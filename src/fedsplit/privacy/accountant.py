@@ -36,12 +36,15 @@ class Accountant:
 
     def reasons(self) -> dict[str, str]:
         """Reasons why there is no bound, by column; columns with one are not in it."""
-        found: dict[str, str | None] = {"smashed": self._reason_for_smashed(), "weights": self._weights()}
+        found: dict[str, str | None] = {
+            "smashed": self._reason_for_smashed_data(),
+            "weights": self._weights(),
+        }
         found["features"] = found["smashed"] or found["weights"]
         found["labels"] = self._labels() if self.sends_smashed else found["weights"]
         return {column: why for column, why in found.items() if why is not None}
 
-    def _reason_for_smashed(self) -> str | None:
+    def _reason_for_smashed_data(self) -> str | None:
         if not self.sends_smashed:
             return None
         if self.defence.smashed_sigma is None:
@@ -60,7 +63,7 @@ class Accountant:
     def _weights(self) -> str | None:
         if self.defence.gradient_sigma is None:
             return _RAW
-        if self.gets_gradients and (why := self._reason_for_smashed()) is not None:
+        if self.gets_gradients and (why := self._reason_for_smashed_data()) is not None:
             return f"gradients from the server carry raw smashed data: {why}"
         return None
 

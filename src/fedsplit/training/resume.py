@@ -49,12 +49,12 @@ def resume(path: Path, changes: Mapping[str, object]) -> RunConfig:
         if checkpoint is not None:
             experiment.restore(checkpoint)
         if stopped_by := experiment.stopped_by():
-            print(_finished(path, len(experiment.records), stopped_by))
+            print(_describe_end(path, len(experiment.records), stopped_by))
         experiment.run(directory)
     return config
 
 
-def _finished(path: Path, rounds: int, stopped_by: StoppedBy) -> str:
+def _describe_end(path: Path, rounds: int, stopped_by: StoppedBy) -> str:
     """Line that says that a run has finished, and how it would be trained further."""
     value = f"={2 * rounds}" if stopped_by == "rounds" else "=..."
     how = "a lower" if stopped_by == "target_perplexity" else "a larger"

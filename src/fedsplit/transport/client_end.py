@@ -26,7 +26,7 @@ class ClientEnd:
         self._labels = run.dataset.objective.labels()
         self._uplinks = {part: Uplink(run.quantization.weights, run.device, packs=packs) for part in KIND_OF}
 
-    def smashed(self, upload: Upload, round: int) -> SentTensor:
+    def code_smashed(self, upload: Upload, round: int) -> SentTensor:
         """Smashed data of one client, of real positions.
 
         Raises:

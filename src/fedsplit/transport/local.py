@@ -236,7 +236,7 @@ class LocalWire(Wire):
 
     def _receive_one(self, upload: Upload) -> Upload:
         with self._at_clients():
-            z = self._end.smashed(upload, self.round)
+            z = self._end.code_smashed(upload, self.round)
             self.tally.message("up", "smashed", upload.client, z, upload.step)
         if self._has_tail:
             return replace(upload.without_labels(), z=z.transfer.decoded)

@@ -82,7 +82,7 @@ class DeviceClient(Dialler):
         self._pending = None
         if self._half is None or welcome.plan != self._plan:
             self._close()
-            self.built("the client model", welcome.plan, self._build)
+            self.build_part("the client model", welcome.plan, self._build)
             self._plan = welcome.plan
         return {"deployed": self._deploy()}
 

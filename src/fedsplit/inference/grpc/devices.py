@@ -66,8 +66,8 @@ class Devices(Meeting[DeviceSession]):
 
     joins_with = "deployed"
     for_others = "this server does split inference: a device brings its model, client.model=<directory>"
-    called = "device"
-    expected = "this study has devices"
+    role = "device"
+    expectation = "this study has devices"
 
     def __init__(
         self,

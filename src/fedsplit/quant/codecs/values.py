@@ -19,7 +19,7 @@ _BYTES = 4
 class Values(LabelCodec):
     """Labels that are numbers, as float32."""
 
-    decoded = torch.float32
+    label_type = torch.float32
 
     @override
     def size(self, labels: Tensor) -> int:

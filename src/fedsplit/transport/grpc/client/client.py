@@ -98,7 +98,7 @@ class TrainingClient(Dialler):
                 raise UserError("model", config.choice("model"), message)
             return setting
 
-        built = self.built("the run", plan, build)
+        built = self.build_part("the run", plan, build)
         _claim(folder, run, self.client)
         return Worker(built, self.client, folder, run.hex())
 

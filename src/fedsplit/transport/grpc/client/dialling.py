@@ -127,7 +127,7 @@ class Dialler(ABC):
             raise RunFailed(f"the server refused: {reason}")
         _LOG.info("client %s: not yet: %s", self.client, reason)
 
-    def built(self, what: str, plan: pb.Plan, build: Callable[[RunConfig, Member], Built]) -> Built:
+    def build_part(self, what: str, plan: pb.Plan, build: Callable[[RunConfig, Member], Built]) -> Built:
         """Build this client's part of what a plan describes.
 
         Args:

@@ -214,7 +214,7 @@ class Worker:
 
     def _upload(self, verb: Parcel[pb.FromServer], upload: Upload) -> Parcel[pb.FromClient]:
         number = self.expectations.cut_number("smashed")
-        tensors = [pack("z", number, self._end.smashed(upload, verb.head.identity.round))]
+        tensors = [pack("z", number, self._end.code_smashed(upload, verb.head.identity.round))]
         if self.run.trunk_shape is None:
             tensors.append(pack("y", pb.LABELS, self._end.labels(upload.y)))
         return self._message(verb, step=upload.step, tensors=tensors, upload=pb.Upload())

@@ -194,7 +194,7 @@ def _prepared_images(plan: pb.Plan, normalise: Normalisation, dataset: Dataset) 
     if dataset.num_classes != plan.num_classes:
         raise UserError("dataset.root", f"{dataset.num_classes} classes", f"the run has {plan.num_classes}")
     device = dataset.train.labels.device
-    return dataset.normalised(normalise.to(device, torch.get_default_dtype()))
+    return dataset.normalise_by(normalise.to(device, torch.get_default_dtype()))
 
 
 def _prepared_texts(plan: pb.Plan, dataset: Dataset) -> Dataset:

@@ -161,8 +161,8 @@ class TrainingStreams(Meeting[TrainingSession]):
 
     joins_with = "ready"
     for_others = "this server trains, and a client with client.model is for split inference"
-    called = "client"
-    expected = "this run has clients"
+    role = "client"
+    expectation = "this run has clients"
 
     def __init__(
         self,
