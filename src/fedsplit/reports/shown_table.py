@@ -28,6 +28,12 @@ def print_table(table: Table, console: Console | None = None) -> None:
         Console(file=console.file, width=width).print(part)
 
 
+def fits(table: Table, console: Console) -> bool:
+    """True if no cell of a table needs more than a line: in a file, and on a terminal that is wide enough."""
+    unlimited = console.options.update(max_width=10_000)
+    return not console.is_terminal or Measurement.get(console, unlimited, table).maximum <= console.width
+
+
 def _parts(table: Table, console: Console) -> Iterator[Table]:
     """The table's columns in as few tables as fit, each with the first column."""
     first, *others = table.columns
