@@ -27,10 +27,12 @@ from fedsplit.errors import UserError
 from fedsplit.files.bounded import csv_table
 from fedsplit.reports.drawing import StoredRuns, draw, image_files, tabulate, write
 from fedsplit.reports.experiments import FigureRequest, experiments_in
+from fedsplit.reports.figures.style import encode_figure, house_style
 from fedsplit.reports.notes import Notes
 from fedsplit.reports.runs import METRICS, RESULTS, Run, read_run
 from fedsplit.reports.tables.files import as_markdown
 from fedsplit.reports.tables.table import Table
+from fedsplit.tasks.attack.study_figure import study_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 EVIDENCE, IMAGES = "evidence", "docs/gallery"
@@ -70,10 +72,15 @@ def shown_images(root: Path) -> set[str]:
 
 
 def figures(root: Path) -> dict[str, bytes]:
-    """The figures of experiments that a page shows, drawn anew, by the names of their files."""
+    """The figures of experiments and attacks that a page shows, drawn anew, by the names of their files."""
     shown = shown_images(root)
     asked = [each for each in experiments(root) if f"{each[0].name}.png" in shown]
-    return {name: image for each, runs in asked for name, image in _image(each, runs).items()}
+    found = {name: image for each, runs in asked for name, image in _image(each, runs).items()}
+    for path in sorted((root / EVIDENCE).glob("*/attack.csv")):
+        if (name := f"{path.parent.name}.png") in shown:
+            with house_style():
+                found[name] = encode_figure(study_figure([row for _, row in csv_table(path)[1]]), "png")
+    return found
 
 
 def _image(experiment: FigureRequest, runs: Sequence[Run]) -> dict[str, bytes]:

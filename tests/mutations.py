@@ -1683,6 +1683,14 @@ FAULTS = (
         ("tests/reports/figures/test_curve.py",),
     ),
     Fault(
+        "figures-of-studies-take-the-worst-seed",
+        "tasks",
+        "src/fedsplit/tasks/attack/study_figure.py",
+        'fmean(number(row["psnr"]) for row in group)',
+        'min(number(row["psnr"]) for row in group)',
+        ("tests/tasks/attack/test_study_figure.py",),
+    ),
+    Fault(
         "tables-count-an-accuracy-only-once-surpassed",
         "reports",
         "src/fedsplit/reports/tables/measures.py",

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from fedsplit.config.overrides import join_list
+from fedsplit.config.traits import algorithm_traits
 from tests.command_line import command_line
 from tests.conftest import Configure
 
@@ -98,11 +99,12 @@ def test_split_example_of_the_guide_to_python_makes_halves_that_compute_the_whol
     assert torch.equal(halves.server(halves.client(x)), model(x))
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/commands.md", "docs/network.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/commands.md", "docs/network.md", "docs/tutorials/*.md"])
 def test_commands_that_are_shown_compose_to_the_choices_they_name(
     root: Path, configured: Configure, page: str
 ) -> None:
-    lines = re.findall(r"^    python main\.py(.*?)(?:#.*)?$", (root / page).read_text("utf-8"), re.MULTILINE)
+    text = "".join(path.read_text("utf-8") for path in sorted(root.glob(page)))
+    lines = re.findall(r"^    python main\.py(.*?)(?:#.*)?$", text, re.MULTILINE)
     runs = [line for line in lines if shlex.split(line)[:1] == [] or "=" in shlex.split(line)[0]]
     commands = [shlex.split(line) for line in runs if "-m" not in line.split() and "resume=" not in line]
     assert len(commands) >= 3
@@ -111,6 +113,16 @@ def test_commands_that_are_shown_compose_to_the_choices_they_name(
         for override in overrides:
             key, _, value = override.partition("=")
             assert config.choices.get(key, value) == value
+
+
+def test_table_of_algorithms_has_each_by_what_is_typed_and_what_is_shown(root: Path) -> None:
+    page = (root / "docs" / "algorithms.md").read_text("utf-8").partition("What is shown")[0]
+    shown: dict[str, str] = {}
+    for typed, labels in re.findall(r"^\| (`\w+`[^|]*) \| ([^|]+) \|", page, re.MULTILINE):
+        names = re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", typed))
+        shown.update(zip(names, labels.split(", "), strict=False))
+    labels_of_classes = {name: traits.label for name, traits in algorithm_traits().items()}
+    assert labels_of_classes.items() <= shown.items()
 
 
 SHOWN = (

@@ -38,7 +38,7 @@ def claimed(tmp_path: Path) -> Path:
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/page.md").write_text(
         "<!-- evidence: mine -->\n\n"
-        "| Algorithm | Seeds | Final accuracy (%) |\n| --- | ---: | ---: |\n| fed_avg | 2 | 75.0 ± 63.5 |\n\n"
+        "| Algorithm | Seeds | Final accuracy (%) |\n| --- | ---: | ---: |\n| FedAvg | 2 | 75.0 ± 63.5 |\n\n"
         "<!-- end of evidence -->\n\n"
         "It reaches 75.0 <!-- evidence: mine/fed_avg/final_accuracy --> percent.\n"
     )
@@ -153,6 +153,17 @@ def test_figures_that_pages_show_are_drawn_and_no_others(check: ModuleType, clai
     drawn = check.figures(claimed)
     assert list(drawn) == ["mine.png"]
     assert drawn == check.figures(claimed)
+
+
+def test_figure_of_attacks_is_drawn_of_the_gathered_file(check: ModuleType, claimed: Path) -> None:
+    file = claimed / "evidence/study/attack.csv"
+    file.parent.mkdir()
+    file.write_text(
+        "job,defence,attacker,adapted,cut,precision,codec,model,mode,psnr,test_accuracy\n"
+        "0,none,linear,True,conv1,fp32,none,trained,train,20.0,0.5\n"
+    )
+    (claimed / "docs/page.md").write_text("![Attacks](gallery/study.png)")
+    assert list(check.figures(claimed)) == ["study.png"]
 
 
 EXPERIMENTS = experiments_in(Path(__file__).parents[1] / "evidence" / "exp_configs.yaml")

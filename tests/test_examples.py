@@ -7,8 +7,17 @@ import pytest
 from nbclient import NotebookClient
 
 from tests.command_line import ROOT
+from tests.followed import Cell, follow
 
 NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
+def test_code_of_a_notebook_runs_on_little_data(notebook: Path, tmp_path: Path) -> None:
+    cells = nbformat.read(notebook, as_version=4)["cells"]
+    code = [Cell(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert len(code) > 1
+    follow(code, tmp_path)
 
 
 @pytest.mark.long

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository
 from omegaconf import DictConfig, OmegaConf
 
@@ -27,6 +28,7 @@ def plainly(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[str, ...]], Dict
         with monkeypatch.context() as patch, composing():
             patch.setattr(ConfigRepository, "load_config", fast_hydra._read)
             patch.setattr(CachingConfigRepository, "__init__", fast_hydra._copy_all)
+            patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", fast_hydra._merge)
             patch.setattr(
                 fast_hydra.defaults_list, "_create_interpolation_map", fast_hydra._choices_to_interpolate
             )

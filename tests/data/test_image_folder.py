@@ -144,8 +144,17 @@ def test_split_without_an_image_is_refused(root: Path, split: str, place: str) -
     for name in FILES:
         if name.startswith(split):
             (root / name).unlink()
-    with pytest.raises(UserError, match=f"{place}.* ?holds no image"):
+    with pytest.raises(UserError, match=f"{place}.* ?holds no image") as caught:
         _source(root).read()
+    assert ("move some images of each class there" in caught.value.allowed) == (split == "test")
+
+
+def test_error_of_a_folder_without_test_images_says_that_validation_needs_them_too(root: Path) -> None:
+    shutil.rmtree(root / "test")
+    with pytest.raises(
+        UserError, match=r"needed to test on, beside dataset\.validation too: move some images"
+    ):
+        ImageFolder(root=str(root), validation=2).read()
 
 
 def test_class_of_test_that_train_does_not_have_is_named(root: Path) -> None:

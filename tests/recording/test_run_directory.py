@@ -1,6 +1,7 @@
 import csv
 import json
 import logging
+import os
 from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
@@ -132,6 +133,22 @@ def test_run_directory_that_cannot_be_written_is_refused(tmp_path: Path, where: 
     with pytest.raises(UserError, match="cannot be written") as caught:
         RunDirectory(tmp_path / where).open(CONFIG, [])
     assert (caught.value.key, caught.value.value) == ("hydra.run.dir", tmp_path / where)
+
+
+def test_error_of_a_folder_of_runs_names_the_newest_below_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for age, place in enumerate(("b", "sweep/1", "a", "sweep/0")):
+        (tmp_path / "saves" / place).mkdir(parents=True)
+        (tmp_path / "saves" / place / "config.yaml").touch()
+        os.utime(tmp_path / "saves" / place / "config.yaml", (1000 - age, 1000 - age))
+    with pytest.raises(UserError) as caught:
+        RunDirectory.existing(tmp_path / "saves")
+    told = "it holds no config.yaml; runs below it are saves/b, saves/sweep/1, saves/a; the newest of 4"
+    assert caught.value.allowed.endswith(told)
+    with pytest.raises(UserError, match=r"runs below it are saves/sweep/1, saves/sweep/0$"):
+        RunDirectory.existing(tmp_path / "saves" / "sweep")
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """`config.yaml` of a run's directory: its configuration, and the number of the form that a run leaves."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from fedsplit.config.choices import user_directory
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError, shorten
 from fedsplit.files.bounded import Damaged, yaml_in
+from fedsplit.files.paths import display_path
 from fedsplit.files.whole import write_yaml
 
 CONFIG_FILE = "config.yaml"
@@ -59,3 +62,26 @@ def own_choices_of(directory: Path) -> str | None:
         return None
     found = content.get(_OWN_CHOICES) if isinstance(content, dict) else None
     return found if isinstance(found, str) else None
+
+
+_NAMED = 3
+"""Most runs that an error names."""
+_SEARCHED = 10_000
+"""Most folders that runs are looked for in: a mistyped path may be that of a whole disk."""
+
+
+def runs_below(path: Path) -> str:
+    """Continuation of an error on a directory that is no run: the newest runs below it; empty without any."""
+    below = {found: (found / CONFIG_FILE).stat().st_mtime for found in _directories_of_runs(path)}
+    if not below:
+        return ""
+    newest = [str(display_path(each)) for each in sorted(below, key=lambda each: -below[each])[:_NAMED]]
+    more = f"; the newest of {len(below)}" if len(below) > len(newest) else ""
+    return f"; runs below it are {', '.join(newest)}{more}"
+
+
+def _directories_of_runs(path: Path) -> Iterator[Path]:
+    for folder, below, files in islice(os.walk(path), _SEARCHED):
+        if CONFIG_FILE in files and Path(folder, CONFIG_FILE).is_file():
+            below.clear()  # no run is inside another
+            yield Path(folder)

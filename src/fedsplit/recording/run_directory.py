@@ -16,7 +16,7 @@ from fedsplit.files.whole import appearing, write_json
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.class_counts import CLASS_COUNTS, ClassCounts
-from fedsplit.recording.config_file import own_choices_of, read_config, write_config
+from fedsplit.recording.config_file import own_choices_of, read_config, runs_below, write_config
 from fedsplit.recording.metrics import Record, append_metrics, write_metrics
 from fedsplit.recording.run_lock import RunLock
 from fedsplit.state.weights import Weights, is_finite
@@ -62,7 +62,8 @@ class RunDirectory:
         if not path.is_dir():
             raise UserError(key, path, "must be the directory of a run: there is no such directory")
         if not (path / "config.yaml").is_file():
-            raise UserError(key, path, "must be the directory of a run: it holds no config.yaml")
+            message = "must be the directory of a run: it holds no config.yaml"
+            raise UserError(key, path, message + runs_below(path))
         return cls(path, key)
 
     def error(self, message: str) -> UserError:

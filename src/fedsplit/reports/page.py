@@ -15,6 +15,7 @@ from fedsplit.errors import UserError
 from fedsplit.machine.extras import install_command
 from fedsplit.reports.figures.figure_type import Drawn
 from fedsplit.reports.figures.groups import by_number, count_noun
+from fedsplit.reports.figures.wording import in_words
 from fedsplit.reports.labels import label_runs
 from fedsplit.reports.runs import Run
 from fedsplit.reports.tables.files import FORMATS
@@ -121,7 +122,7 @@ def _run_shown(run: Run, folder: Path) -> dict[str, object]:
     return {
         "path": run.path.as_posix(),
         "href": quote(os.fsencode(Path(os.path.relpath(run.path, folder)).as_posix())) + "/",
-        "algorithm": run.algorithm,
+        "algorithm": in_words(run.algorithm),
         "setting": run.label.removeprefix(run.algorithm).removeprefix(", "),
         "seed": run.seed,
         "rounds": len(run.columns["round"]),

@@ -13,7 +13,7 @@ from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
 from fedsplit.files.bounded import Damaged, csv_table, json_in, number, whole
 from fedsplit.files.paths import in_one_line, user_path
-from fedsplit.recording.config_file import CONFIG_FILE, read_config
+from fedsplit.recording.config_file import CONFIG_FILE, read_config, runs_below
 
 METRICS = "metrics.csv"
 RUN_FILES = (CONFIG_FILE, METRICS)
@@ -146,7 +146,8 @@ def read_run(path: Path) -> Run:
         UserError: the directory is not that of a run, or of one of another format, or a file is damaged.
     """
     if not is_run(path):
-        raise UserError("run", path, f"must be the directory of a run, with {' and '.join(RUN_FILES)}")
+        message = f"must be the directory of a run, with {' and '.join(RUN_FILES)}"
+        raise UserError("run", path, message + runs_below(path))
     config = read_config(path, "run")
     try:
         results = json_in(path / RESULTS) if (path / RESULTS).is_file() else None

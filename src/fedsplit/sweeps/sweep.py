@@ -166,7 +166,7 @@ def _gather(directory: Path, jobs: Sequence[Job], asked: Sequence[RequestedJob])
         with_table = [job for job, each in zip(jobs, asked, strict=True) if each.gathered == name]
         if rows := gather(directory, with_table, name):
             task = next(each.run.task for each in asked if each.gathered == name)
-            task.build(Task).show_gathered(rows)
+            task.build(Task).show_gathered(rows, directory)
 
 
 def _directory(asked: Sequence[RequestedJob]) -> Path:

@@ -62,11 +62,12 @@ class Task(ABC):
         """
         return
 
-    def show_gathered(self, rows: Sequence[Mapping[str, str]]) -> None:
-        """Print the rows that a sweep gathered of its jobs; nothing by default.
+    def show_gathered(self, rows: Sequence[Mapping[str, str]], directory: Path) -> None:
+        """Print, or draw, the rows that a sweep gathered of its jobs; nothing by default.
 
         Args:
             rows: cells by column, those of the job's own overrides first.
+            directory: of the sweep, where figures go.
         """
         return
 
@@ -107,7 +108,8 @@ def go_on(directory: Path, changes: Mapping[str, object]) -> None:
         RunFailed: the run could not be carried to its end.
     """
     if sys.stdout.isatty() and changes.get("progress", True) and (directory / "config.yaml").is_file():
-        print(f"going on with {display_path(directory)}", flush=True)
+        doing = "reading" if (directory / "results.json").is_file() else "going on with"
+        print(f"{doing} {display_path(directory)}", flush=True)
     with without_garbage_collection():
         from fedsplit.training.resume import resume  # noqa: PLC0415  (heavy: only after the line above)
 

@@ -97,7 +97,9 @@ class Experiment:
             console = Console() if self.config.recording.progress else None
             lines = ProgressLines(self._activity, console)
             with no_room_told(partial(self._failed, directory), directory.path), lines.going_on():
-                lines.tell(f"{self._begin()}; saved in {display_path(directory.path)}")
+                began = self._begin()
+                if self.stopped_by() is None:  # else nothing begins
+                    lines.tell(f"{began}; saved in {display_path(directory.path)}")
                 self._recovery.after_round(self._saved)
                 with self.transport.opened(directory.path):
                     results = self._run_to_the_end(directory, lines)

@@ -7,6 +7,7 @@ from pathlib import Path
 from fedsplit.building.process import prepare_process
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.config.checks import RESUMABLE
+from fedsplit.config.commands import resume_command
 from fedsplit.config.dotted_keys import below
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.stored import with_changes
@@ -16,6 +17,7 @@ from fedsplit.files.paths import display_path
 from fedsplit.machine.allowance import allowing_a_run_directory
 from fedsplit.recording.checkpoint import Checkpoint
 from fedsplit.recording.identity import refuse_changed_config
+from fedsplit.recording.metrics import StoppedBy
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.training.experiment import Experiment
 from fedsplit.training.state_form import identity_of
@@ -47,10 +49,18 @@ def resume(path: Path, changes: Mapping[str, object]) -> RunConfig:
         if checkpoint is not None:
             experiment.restore(checkpoint)
         if stopped_by := experiment.stopped_by():
-            rounds = f"{len(experiment.records)} rounds, stopped by {stopped_by}"
-            print(f"{display_path(path)} has finished: {rounds}; a larger {stopped_by}= goes on with it")
+            print(_finished(path, len(experiment.records), stopped_by))
         experiment.run(directory)
     return config
+
+
+def _finished(path: Path, rounds: int, stopped_by: StoppedBy) -> str:
+    """Line that says that a run has finished, and how it would be trained further."""
+    value = f"={2 * rounds}" if stopped_by == "rounds" else "=..."
+    how = "a lower" if stopped_by == "target_perplexity" else "a larger"
+    further = f"to train further give it {how} {stopped_by}: {resume_command(path)} {stopped_by}{value}"
+    after = f"{rounds} round{'' if rounds == 1 else 's'}, stopped by {stopped_by}"
+    return f"{display_path(path)} has finished after {after}; nothing is left to do; {further}"
 
 
 def _start(run: str | None, *, begun: bool) -> TrainedStart | None:

@@ -103,3 +103,20 @@ def test_points_at_one_place_stand_apart_only_where_their_bars_meet(log: Any) ->
 def test_scatter_holds_every_algorithm_with_a_look() -> None:
     spots = [Spot(name, "", 0.1, 1.0, 0.5, 0.5, 0.5, (0,)) for name in list(algorithm_looks())[:18]]
     assert Scatter().within_limits(spots) == (spots, [])
+
+
+def test_points_of_one_series_at_one_place_stay_together() -> None:
+    spots = [
+        Spot(name, "", alpha, 2.0, 0.5, 0.4, 0.6, (0, 1))
+        for name in ("fed_avg", "cse_fsl")
+        for alpha in (0.1, 1.0)
+    ]
+    far = Spot("ampere", "", 0.1, 8.0, 0.5, 0.4, 0.6, (0, 1))
+    (axes,) = Scatter().draw([*spots, far]).axes
+    points = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
+    places: dict[str, set[float]] = {}
+    for line in points:
+        places.setdefault(line.get_marker(), set()).add(round(float(line.get_xdata()[0]), 9))
+    one, other, alone = places.values()
+    assert len(one) == len(other) == len(alone) == 1
+    assert one != other

@@ -26,8 +26,8 @@ def test_table_in_markdown_is_the_text_written_out_by_hand() -> None:
         "**Mine**\n\n"
         "| Algorithm | Setting | Seeds | Final accuracy (%) | Load to 80% (MB) |\n"
         "| --- | --- | ---: | ---: | ---: |\n"
-        "| fsl_sage | alpha=0.1 | 3 | **92.7** ± 2.5 | **1.17** ± 1.18 (2 of 3 seeds) |\n"
-        "| cse_fsl |  | 1 | 30.0 | - |\n\n"
+        "| FSL-SAGE | alpha=0.1 | 3 | **92.7** ± 2.5 | **1.17** ± 1.18 (2 of 3 seeds) |\n"
+        "| CSE-FSL |  | 1 | 30.0 | - |\n\n"
         "Mean ± standard deviation over seeds. The best of a column is bold. "
         "-: not reached, or not measured. MB are millions of bytes.\n"
     )
@@ -46,9 +46,9 @@ def test_table_in_latex_is_the_text_written_out_by_hand() -> None:
         r"\begin{tabular}[b]{@{}r@{}}Final\\accuracy\\(\%)\end{tabular} & "
         r"\begin{tabular}[b]{@{}r@{}}Load to 80\%\\(MB)\end{tabular} \\",
         r"\midrule",
-        r"fsl\_sage & alpha=\allowbreak{}0.\allowbreak{}1 & 3 & \textbf{92.7} $\pm$ 2.5 & "
+        r"FSL{-}SAGE & alpha=\allowbreak{}0.\allowbreak{}1 & 3 & \textbf{92.7} $\pm$ 2.5 & "
         r"\begin{tabular}[t]{@{}r@{}}\textbf{1.17} $\pm$ 1.18\\\footnotesize 2 of 3 seeds\end{tabular} \\",
-        r"cse\_fsl &  & 1 & 30.0 & -- \\",
+        r"CSE{-}FSL &  & 1 & 30.0 & -- \\",
         r"\bottomrule",
         r"\end{tabular}}",
     ]
@@ -71,6 +71,13 @@ def test_table_in_csv_reads_back_to_the_bit() -> None:
 
 
 NASTY = r"100% & \input{x} #1 $x^2$ _a_ ~ {} <b> | `c` *d* [e] -- \\ " + '"f"'
+
+
+def test_algorithm_is_shown_by_its_name_in_figures_and_told_to_programs_as_it_is_typed() -> None:
+    written = table(algorithm="splitfed_v2")
+    assert "| SplitFed v2 |" in as_markdown(written)
+    assert "SplitFed v2 &" in as_latex(written)
+    assert as_csv(written).splitlines()[1].startswith("splitfed_v2,")
 
 
 @pytest.mark.parametrize(("place", "written"), [(0, table(algorithm=NASTY)), (1, table(setting=NASTY))])

@@ -243,9 +243,9 @@ def test_table_rows_of_different_settings_are_in_the_order_of_their_numbers(tmp_
     paths.append(store_run(tmp_path / "own", "my_own", num_clients=5))
     table = made(*paths, columns=("load",))
     assert [list(names.values()) for names, _ in table.lines()] == [
-        ["fsl_sage", "num_clients=5", "2"],
-        ["fsl_sage", "num_clients=100", "2"],
-        ["my_own", "num_clients=5", "1"],
+        ["FSL-SAGE", "num_clients=5", "2"],
+        ["FSL-SAGE", "num_clients=100", "2"],
+        ["my own", "num_clients=5", "1"],
     ]
 
 

@@ -49,6 +49,8 @@ def test_sweep_attacks_each_run_that_it_trained_and_one_gone_on_with_is_attacked
     ]
     printed = capfd.readouterr().out
     assert "PSNR dB" in "".join(printed.splitlines()[-8:])
+    assert (sweep / "attack.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(sweep.glob("*/attack/leakage.png"))  # a run has one cut and one way, which is one point
     shutil.rmtree(sweep / "1" / "attack")
     assert is_finished(sweep / "1")
     assert [is_finished(sweep / str(job), TrainAndAttack.gathered) for job in range(2)] == [True, False]

@@ -14,6 +14,7 @@ from fedsplit.building.run import build_clients
 from fedsplit.cli.run import main
 from fedsplit.errors import UserError
 from fedsplit.models.derived import DerivedAuxiliary
+from fedsplit.reports.figures.wording import in_words
 from fedsplit.tasks.cuts.costs import CutCosts
 from fedsplit.tasks.cuts.cuts import CutTable
 from tests.cases import long_but
@@ -218,11 +219,12 @@ def test_figure_of_cuts_has_a_line_of_stages_and_dots_of_other_cuts_for_each_alg
     found = list(costs_of_resnet8(configured).values())
     (axes,) = cut_figure(found).axes
     lines = axes.get_lines()
+    names = {in_words(name): name for name in found[0].load}
     # FedAvg's, SCAFFOLD's, SplitFed's, SGLR's, HO-SFL's, CSE-FSL's, FSL-SAGE's, LGL-SL's, Ampere's,
     # SplitFed v3's, FedPer's
     assert len(lines) == 2 * 11
     for dots, line in zip(lines[::2], lines[1::2], strict=True):
-        name = line.get_label().split(",")[0]
+        name = names[" ".join(line.get_label().split()).split(",")[0]]
         assert list(line.get_ydata()) == [cut.load[name] / 1e6 for cut in found if cut.stage]
         assert list(dots.get_xdata()) == [cut.client_macs / 1e6 for cut in found if not cut.stage]
     assert [text.get_text() for text in axes.texts] == ["1", "2", "3"]
@@ -240,6 +242,7 @@ def test_figure_of_cuts_has_a_line_of_stages_and_dots_of_other_cuts_for_each_alg
         ("task.plot=nowhere/cuts.png", "task.plot=nowhere/cuts.png: there is no directory nowhere"),
         ("task.server_update_interval=0", "task.server_update_interval=0: must be a whole number greater"),
         ("task.align_interval=no", "task.align_interval=no: must be a whole number greater than 0"),
+        ("task.columns=[stage,load]", "task.columns=load: must be among stage, tensors, smashed_bytes"),
         ("task.colour=red", "task.colour=red: no such key"),
     ],
 )

@@ -50,8 +50,15 @@ class ImageFolder(ImageFiles):
             raise UserError("dataset.root", self.root, f"train/{classes[min(missing)]} holds no image")
         for split, found in (("train", train), (self.test_split, test)):
             if not found and (split == "train" or self.classes is None):
-                raise self.misplaced(f"{split}/<class>/ holds no image")
+                raise self.misplaced(f"{split}/<class>/ holds no image{self._instead(split)}")
         return train, test
+
+    def _instead(self, split: str) -> str:
+        """Continuation of an error on a split without images: what to do where it is the one to test on."""
+        if split == "train":
+            return ""
+        beside = ", beside dataset.validation too" if self.validation is not None else ""
+        return f", and is needed to test on{beside}: move some images of each class there from train/<class>/"
 
     @override
     def class_names(self) -> tuple[str, ...]:

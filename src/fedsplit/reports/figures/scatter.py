@@ -163,22 +163,28 @@ class Scatter(FigureType[Sequence[Spot]]):
 
 
 def _apart(spots: Sequence[Spot], *, logarithmic: bool) -> list[float]:
-    """Places of points on the x axis: beside each other where one's bar would cover the other's."""
+    """Places of points on the x axis: series stand beside each other where their bars would meet."""
     scaled = [log(spot.x) if logarithmic else spot.x for spot in spots]
-    near = _NEAR * (max(scaled) - min(scaled))
+    width = max(scaled) - min(scaled)
     places = list(scaled)
     rest = sorted(range(len(spots)), key=lambda i: (scaled[i], i))
     while rest:
-        together = [i for i in rest if scaled[i] - scaled[rest[0]] <= near]
+        together = sorted(i for i in rest if scaled[i] - scaled[rest[0]] <= _NEAR * width)
         rest = rest[len(together) :]
-        if any(_cover(spots[i], spots[j]) for i, j in combinations(together, 2)):
-            for k, i in enumerate(sorted(together)):
-                places[i] += _ASIDE * (max(scaled) - min(scaled)) * (k - (len(together) - 1) / 2)
+        series = list(dict.fromkeys(_series(spots[i]) for i in together))
+        if any(_meet(spots[i], spots[j]) for i, j in combinations(together, 2)):
+            for i in together:
+                places[i] += _ASIDE * width * (series.index(_series(spots[i])) - (len(series) - 1) / 2)
     return [exp(place) if logarithmic else place for place in places]
 
 
-def _cover(one: Spot, other: Spot) -> bool:
-    return one.low <= other.high and other.low <= one.high
+def _series(spot: Spot) -> tuple[str, str]:
+    return spot.hue, spot.setting
+
+
+def _meet(one: Spot, other: Spot) -> bool:
+    """True if bars of two series would cover each other at the same place."""
+    return _series(one) != _series(other) and one.low <= other.high and other.low <= one.high
 
 
 def _sizes(values: Sequence[float | str]) -> dict[float | str, float]:

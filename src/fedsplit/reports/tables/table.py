@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, get_args
 from fedsplit.config.values import Share, fits
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.groups import Group, over_seeds
+from fedsplit.reports.figures.wording import in_words
 from fedsplit.reports.runs import Run
 from fedsplit.reports.spread import half_interval
 from fedsplit.reports.tables.measures import NAMES, TO_ACCURACY, Measure, measures, usual
@@ -122,13 +123,13 @@ class Table:
         return " ".join(text for text, holds in said.items() if holds)
 
     def lines(self) -> list[tuple[dict[str, str], list[Shown]]]:
-        """Names of each row, and its cells as people read them.
+        """Names of each row, and its cells as people read them; an algorithm goes by its name in figures.
 
         `Setting` is there where a row has one, and `Seeds` where a row has several. The best of a column are
         the cells that read the same as its best number.
         """
         named = [
-            {"Algorithm": row.algorithm, "Setting": row.setting, "Seeds": str(len(row.seeds))}
+            {"Algorithm": in_words(row.algorithm), "Setting": row.setting, "Seeds": str(len(row.seeds))}
             for row in self.rows
         ]
         by_column = [self._shown(index) for index in range(len(self.columns))]

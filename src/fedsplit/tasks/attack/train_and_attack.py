@@ -7,9 +7,14 @@ from pathlib import Path
 from typing_extensions import override
 
 from fedsplit.config.run_config import RunConfig
+from fedsplit.errors import UserError
+from fedsplit.files.paths import in_one_line
+from fedsplit.files.whole import appearing
+from fedsplit.reports.figures.style import encode_figure, house_style
 from fedsplit.reports.shown_table import print_table
 from fedsplit.tasks.attack.attack import Attack
 from fedsplit.tasks.attack.rows import gathered_table
+from fedsplit.tasks.attack.study_figure import study_figure
 from fedsplit.tasks.attack.victim import AttackedRun
 from fedsplit.tasks.train import Train
 
@@ -36,5 +41,17 @@ class TrainAndAttack(Attack):
         self.attack(AttackedRun(directory, config))
 
     @override
-    def show_gathered(self, rows: Sequence[Mapping[str, str]]) -> None:
+    def show_gathered(self, rows: Sequence[Mapping[str, str]], directory: Path) -> None:
         print_table(gathered_table(rows))
+        if any(row.get("psnr") for row in rows):
+            self._draw_study(rows, directory / "attack.png")
+
+    def _draw_study(self, rows: Sequence[Mapping[str, str]], path: Path) -> None:
+        try:
+            with house_style():
+                image = encode_figure(study_figure(rows), "png")
+        except UserError as error:
+            print(f"no figure: {error}")
+            return
+        with in_one_line("hydra.sweep.dir", path.parent, "cannot be written to"), appearing(path) as partial:
+            partial.write_bytes(image)

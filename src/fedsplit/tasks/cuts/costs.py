@@ -8,9 +8,11 @@ from math import floor, log10
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from fedsplit.reports.figures.style import appearance, blank_figure, legend_below, log_axis, tidy, wrap_label
+from fedsplit.reports.figures.wording import in_words
 from fedsplit.reports.shown_table import print_table
 
 if TYPE_CHECKING:
@@ -49,68 +51,126 @@ class CutCosts:
     load: dict[str, float]
 
 
-_EXACT = (
-    "smashed_bytes",
-    "client_bytes",
-    "server_bytes",
-    "auxiliary_bytes",
-    "client_macs",
-    "server_macs",
-    "memory_bytes",
-    "held_bytes",
-)
-_SHOWN = ("z", "client", "server", "auxiliary", "client MMAC", "server MMAC", "client memory", "held")
+_SIZES = {
+    "stage": "stage",
+    "tensors": "tensors",
+    "smashed_bytes": "z",
+    "client_bytes": "client",
+    "server_bytes": "server",
+    "auxiliary_bytes": "auxiliary",
+    "client_macs": "client MMAC",
+    "server_macs": "server MMAC",
+    "memory_bytes": "client memory",
+    "held_bytes": "held",
+}
+"""Columns beside the name of a cut, in their order, with titles for people."""
+_LOAD = "load_"
+_FIRST = ("stage", "smashed_bytes")
+_NEXT = ("memory_bytes", "client_macs", "client_bytes")
+_LAST = ("server_bytes", "held_bytes", "auxiliary_bytes", "server_macs", "tensors")
 
 
-def print_csv(found: Sequence[CutCosts]) -> None:
-    """Print comma-separated values, in whole bytes and multiply-adds."""
+def column_names(algorithms: Sequence[str]) -> list[str]:
+    """Names of all columns beside the cut's own, in their order."""
+    return [*_SIZES, *(f"{_LOAD}{name}" for name in algorithms)]
+
+
+def print_csv(found: Sequence[CutCosts], columns: Sequence[str]) -> None:
+    """Print comma-separated values of columns, in whole bytes and multiply-adds."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["cut", "stage", "tensors", *_EXACT, *(f"load_{name}" for name in _loaded(found))])
+    writer.writerow(["cut", *columns])
     for cut in found:
-        stage = "" if cut.stage is None else cut.stage
-        loads = (f"{load:.0f}" for load in cut.load.values())
-        writer.writerow([cut.name, stage, cut.tensors, *(getattr(cut, key) for key in _EXACT), *loads])
+        values = [_value(cut, column) for column in columns]
+        writer.writerow([cut.name, *("" if each is None else f"{each:.0f}" for each in values)])
 
 
-def print_markdown(found: Sequence[CutCosts], about: str) -> None:
-    """Print a Markdown table in millions, and above it what it is about."""
-    header = ["cut", "stage", "tensors", *_SHOWN, *_loaded(found)]
+def print_markdown(found: Sequence[CutCosts], columns: Sequence[str], about: str) -> None:
+    """Print a Markdown table of columns in millions, and above it what it is about."""
+    header = ["cut", *map(_title, columns)]
     print(f"{about}\n")
     print(f"| {' | '.join(header)} |")
-    print("|---" + "|--:" * (len(header) - 1) + "|")
-    for row in _rows(found):
-        print(f"| {' | '.join(row)} |")
+    print("|---" + "|--:" * len(columns) + "|")
+    for cut in found:
+        print(f"| {' | '.join(_row(cut, columns))} |")
 
 
-def print_shown(found: Sequence[CutCosts], about: str) -> None:
-    """Print a table for a terminal in millions, and above it what it is about."""
+def print_shown(
+    found: Sequence[CutCosts],
+    columns: Sequence[str] | None,
+    about: str,
+    algorithm: str,
+    console: Console | None = None,
+) -> None:
+    """Print a table in millions, and above it what it is about.
+
+    Args:
+        columns: those asked for; None: all, of which a terminal gets the most important that it has room for.
+        algorithm: whose load is more important than that of others.
+    """
+    console = console or Console()
+    console.print(about, soft_wrap=True, highlight=False)
+    every = column_names(list(found[0].load) if found else [])
+    shown = every if columns is None else columns
+    if columns is None and console.is_terminal:
+        shown = _fitting(found, every, algorithm, console)
+    print_table(_table(found, shown), console)
+    if left_out := [column for column in every if column not in shown and columns is None]:
+        told = f"no room for {', '.join(left_out)}: task.format=csv has all, 'task.columns=[...]' those named"
+        console.print(told, soft_wrap=True, highlight=False, markup=False)
+
+
+def _fitting(found: Sequence[CutCosts], every: Sequence[str], algorithm: str, console: Console) -> list[str]:
+    """Columns that fit into a terminal, the most important first, in the order of all."""
+    taken: list[str] = []
+    unlimited = console.options.update(max_width=10_000)
+    for column in _by_importance(found, every, algorithm):
+        wider = [each for each in every if each in (*taken, column)]
+        if Measurement.get(console, unlimited, _table(found, wider)).maximum > console.width:
+            break
+        taken = wider
+    return taken
+
+
+def _by_importance(found: Sequence[CutCosts], every: Sequence[str], algorithm: str) -> list[str]:
+    """Columns, the most important first: last the loads that another column tells already."""
+    loads = [column for column in every if column not in _SIZES]
+    loads.sort(key=lambda column: column != f"{_LOAD}{algorithm}")  # stable
+    different = {tuple(_value(cut, column) for cut in found): column for column in reversed(loads)}
+    telling = [column for column in loads if column in different.values()]
+    alike = [column for column in loads if column not in telling]
+    return [*_FIRST, *telling[:1], *_NEXT, *telling[1:], *_LAST, *alike]
+
+
+def _table(found: Sequence[CutCosts], columns: Sequence[str]) -> Table:
     table = Table()
     table.add_column("cut", no_wrap=True)
-    for column in ("stage", "tensors", *_SHOWN, *_loaded(found)):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in _rows(found):
-        table.add_row(*row)
-    console = Console()
-    console.print(about, soft_wrap=True, highlight=False)
-    print_table(table, console)
+    for column in columns:
+        table.add_column(_title(column).replace(" ", "\n"), justify="right", no_wrap=True)
+    for cut in found:
+        table.add_row(*_row(cut, columns))
+    return table
 
 
-def _loaded(found: Sequence[CutCosts]) -> Sequence[str]:
-    """The algorithms that tell their load."""
-    return list(found[0].load) if found else []
+def _title(column: str) -> str:
+    return _SIZES.get(column, column.removeprefix(_LOAD))
 
 
-def _rows(found: Sequence[CutCosts]) -> list[list[str]]:
-    return [
-        [
-            cut.name,
-            "" if cut.stage is None else str(cut.stage),
-            str(cut.tensors),
-            *(_millions(getattr(cut, key)) for key in _EXACT),
-            *map(_millions, cut.load.values()),
-        ]
-        for cut in found
-    ]
+def _value(cut: CutCosts, column: str) -> float | None:
+    """The number in a cell; None of a cut that is no stage, and of an algorithm that tells no load."""
+    if column in _SIZES:
+        value: int | None = getattr(cut, column)
+        return value
+    return cut.load.get(column.removeprefix(_LOAD))
+
+
+def _row(cut: CutCosts, columns: Sequence[str]) -> list[str]:
+    return [cut.name, *(_cell(column, _value(cut, column)) for column in columns)]
+
+
+def _cell(column: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value}" if column in ("stage", "tensors") else _millions(value)
 
 
 def _millions(number: float) -> str:
@@ -174,4 +234,7 @@ def _series(cuts: Sequence[CutCosts]) -> list[tuple[str, str, str, str]]:
     for name in cuts[0].load:
         names.setdefault(tuple(cut.load[name] for cut in cuts), []).append(name)
     looks = appearance([alike[0] for alike in names.values()])
-    return [(alike[0], *looks[alike[0]], wrap_label(", ".join(alike), 32)) for alike in names.values()]
+    return [
+        (alike[0], *looks[alike[0]], wrap_label(", ".join(map(in_words, alike)), 32))
+        for alike in names.values()
+    ]

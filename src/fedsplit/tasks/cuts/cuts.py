@@ -36,7 +36,14 @@ from fedsplit.models.splitting.probing import probe
 from fedsplit.models.splitting.split import SplitModel, divide, find_cuts
 from fedsplit.reports.figures.style import house_style
 from fedsplit.state.weights import Weights
-from fedsplit.tasks.cuts.costs import CutCosts, cut_figure, print_csv, print_markdown, print_shown
+from fedsplit.tasks.cuts.costs import (
+    CutCosts,
+    column_names,
+    cut_figure,
+    print_csv,
+    print_markdown,
+    print_shown,
+)
 from fedsplit.tasks.task import Task
 
 
@@ -47,6 +54,7 @@ class CutTable(Task):
     Args:
         format: of what is printed; csv has whole bytes and multiply-adds, the others millions.
         among: all cuts, or the model's stages only.
+        columns: names as in the CSV; None takes all, of which a terminal shows the most important that fit.
         plot: file for a figure of load against the client's computation (png, pdf or svg); None draws none.
         server_update_interval: q of CSE-FSL and FSL-SAGE.
         align_interval: l of FSL-SAGE.
@@ -57,11 +65,16 @@ class CutTable(Task):
 
     format: Literal["table", "csv", "md"]
     among: Literal["all", "stages"]
+    columns: list[str] | None
     plot: str | None
     server_update_interval: PositiveInt
     align_interval: PositiveInt
 
     def __post_init__(self) -> None:
+        known = column_names(list(algorithm_traits()))
+        for column in self.columns or ():
+            if column not in known:
+                raise UserError("columns", column, f"must be among {', '.join(known)}")
         self.file = user_path(self.plot, "task.plot") if self.plot is not None else None
         if self.file is not None:
             if self.file.suffix not in (".png", ".pdf", ".svg"):
@@ -76,12 +89,13 @@ class CutTable(Task):
         parts = build_clients(config, sizes_only=True)
         found = self.costs(parts)
         about = _about(parts, self.server_update_interval, self.align_interval)
+        columns = self.columns or column_names(list(found[0].load) if found else [])
         if self.format == "csv":
-            print_csv(found)
+            print_csv(found, columns)
         elif self.format == "md":
-            print_markdown(found, about)
+            print_markdown(found, columns, about)
         else:
-            print_shown(found, about)
+            print_shown(found, self.columns, about, config.choice("algorithm"))
         if self.file is not None:
             with house_style():
                 cut_figure(found).savefig(self.file)
