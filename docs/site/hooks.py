@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from struct import unpack
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -21,6 +22,9 @@ GENERATED: Mapping[str, Callable[[], str]] = {
     "reference/choices.md": choices_page,
     "reference/python.md": lambda: PYTHON_PAGE,
 }
+_IMAGE = re.compile(r'(?P<before><img [^>]*?src="(?P<source>[^":]+\.png)")(?P<after>[^>]*>)')
+_SCALE = 0.72
+"""Pixels of the page for a pixel of a figure, which makes its text as large as the page's own."""
 _LINK = re.compile(r"(?P<text>\[[^\]\[]*\])\((?P<path>(?!https?:|#|mailto:)[^)#\s]+)(?P<anchor>#[^)]*)?\)")
 
 
@@ -57,3 +61,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"{link['text']}({'../' * uri.count('/')}{on_site}{anchor})"
 
     return _LINK.sub(replaced, markdown)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Give images the width that they are drawn for: others would be as wide as the page, or half of it."""
+    folder = (ROOT / "docs" / page.file.src_uri).parent
+
+    def sized(image: "re.Match[str]") -> str:
+        file = folder / image["source"]
+        if not file.is_file():
+            return image[0]
+        (width,) = unpack(">I", file.read_bytes()[16:20])
+        return f'{image["before"]} width="{round(width * _SCALE)}"{image["after"]}'
+
+    return _IMAGE.sub(sized, html)

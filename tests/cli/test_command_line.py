@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import fedsplit
 from fedsplit.cli.run import main
+from fedsplit.cli.start import SUBCOMMANDS
+from fedsplit.config.choices import CONFIGS, names_of
 from fedsplit.errors import UserError
 from fedsplit.recording.metrics import Record
 from fedsplit.tasks.task import announcement
@@ -240,6 +243,61 @@ def test_command_with_a_mistake_ends_with_one_clear_line_and_nothing_written(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+WORDS = [
+    (["rounds", "5"], "override=rounds: must be KEY=VALUE or GROUP=CHOICE; did you mean rounds=5?"),
+    (
+        ["batch_size", "=", "16"],
+        "override=batch_size: must be KEY=VALUE or GROUP=CHOICE; did you mean batch_",
+    ),
+    (["algorithm", "cse_fsl"], "override=algorithm: must be KEY=VALUE or GROUP=CHOICE; did you mean algor"),
+    (
+        ["attack", "run=saves/a"],
+        "override=attack: must be KEY=VALUE or GROUP=CHOICE; did you mean task=attack?",
+    ),
+    (["list"], "override=list: must be KEY=VALUE or GROUP=CHOICE; did you mean python main.py ls?"),
+    (["help"], "override=help: must be KEY=VALUE or GROUP=CHOICE; did you mean python main.py --help?"),
+    (
+        ["-m", "seed=0", "1"],
+        "override=1: must be KEY=VALUE or GROUP=CHOICE; python main.py --help lists both",
+    ),
+    (["--rounds=5"], "flag=--rounds=5: must be one of --cfg"),
+    (["resume="], "resume=: must name the directory of a run, as resume=saves/..."),
+    (["algorithm=FSL-SAGE"], "algorithm=FSL-SAGE: no such choice; did you mean fsl_sage? allowed: "),
+    (["algorithm=SplitFed"], "algorithm=SplitFed: no such choice; did you mean splitfed_v1? allowed: "),
+    (["dataset=CIFAR"], "dataset=CIFAR: no such choice; did you mean cifar10? allowed: "),
+    (["model=resnet"], "model=resnet: no such choice; did you mean resnet"),
+]
+"""Words of newcomers, and the beginning of what they are told."""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), WORDS, ids=lambda v: " ".join(v) if isinstance(v, list) else ""
+)
+def test_words_that_are_no_overrides_are_told_with_what_may_have_been_meant(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["main.py", *arguments])
+    assert main() == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: {message}")
+    assert told.count("\n") == 1
+    if arguments == ["--rounds=5"]:
+        assert told.endswith("; did you mean rounds=5, without dashes?\n")
+
+
+def test_version_is_that_of_the_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["main.py", "--version"])
+    assert main() == 0
+    assert capsys.readouterr().out == f"fedsplit {fedsplit.__version__}\n"
+
+
 def test_command_with_a_mistake_ends_with_exit_code_2(root: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(root / "main.py"), "rounds=abc"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -393,6 +451,13 @@ def test_help_and_mistakes_are_told_before_anything_heavy_is_imported(root: Path
     assert (shown.returncode, shown.stderr) == (0, "set()\n")
     assert "algorithm: ampere, cse_fsl, cycle_sl" in shown.stdout
     assert "python main.py resume=" in shown.stdout
+    examples = shown.stdout.partition("Groups and their choices")[0]
+    for task in set(names_of("task")) - {"train"}:  # which is what is done without a word
+        assert f" task={task} " in examples, task
+    for word in SUBCOMMANDS:
+        assert f"main.py {word} " in examples, word
+    for group in {path.name for path in CONFIGS.iterdir() if path.is_dir()} - {"hydra"}:
+        assert f"\n{group}: " in shown.stdout, group
     mistaken = told("rounds=-1")
     assert (mistaken.returncode, mistaken.stderr.splitlines()[-1]) == (2, "set()")
 

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,10 @@ def test_plot_draws_runs_sweeps_and_globs_and_prints_the_paths_of_the_figures(tm
     make_run(tmp_path / "sweep" / "0", "cse_fsl")
     make_run(tmp_path / "sweep" / "1", "cse_fsl", seed=1)
     (tmp_path / "sweep" / "2").mkdir()
+    for _ in range(2):  # the second time, the folder of figures is there
+        told = plot(tmp_path, "sweep", "--out", "sweep/figures").stderr
+        assert told == "note: sweep/2: not drawn, it is not the directory of a run\n"
+    shutil.rmtree(tmp_path / "sweep" / "figures")
     make_run(tmp_path / "many" / "x" / "a")
     arguments = ("single", "sweep", "many/*/*", "single")
     done = plot(tmp_path, *arguments, "--out", "figures/new")
@@ -95,7 +100,7 @@ def test_plot_makes_a_table_of_the_runs_given_where_one_is_asked_for(tmp_path: P
         line for line in (tmp_path / "out/table.md").read_text().splitlines() if line[:1] == "|"
     )
     assert "| Load to 20% (MB) |" in head
-    assert [row.split(" | ")[:2] for row in rows] == [["| fed_avg", "2"], ["| fsl_sage", "2"]]
+    assert [row.split(" | ")[:2] for row in rows] == [["| FedAvg", "2"], ["| FSL-SAGE", "2"]]
     done = plot(tmp_path, "runs", "--x", "load", "--out", "plain", "--table")
     assert (done.returncode, "table.tex" in files(tmp_path / "plain")) == (0, True)
     refused(plot(tmp_path, "runs", "--table", "2"), "--table=[2]: must be a list of different accuracies")

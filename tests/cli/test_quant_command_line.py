@@ -156,7 +156,7 @@ def test_quantized_run_records_its_codecs_and_resumes_with_them(tmp_path: Path) 
 
 # Mistakes
 
-CODEC_NAMES = "no such choice; allowed: affine, bf16, fp16, fp8, int2_block, "
+CODEC_NAMES = "allowed: affine, bf16, fp16, fp8, int2_block, "
 WRONG = [
     (["quant=int8", "quant.smashed.bits=0"], "quant.smashed.bits=0: must be a whole number from 1 to 16 or"),
     (["quant=int8", "quant.smashed.bits=2.5"], "quant.smashed.bits=2.5: must be a whole number from 1 to 16"),
@@ -184,9 +184,15 @@ WRONG = [
         ["quant=int3"],
         "quant=int3: no such choice; did you mean int8? allowed: bf16, fp16, int2, int4, int8, none",
     ),
-    (["quant.smashed=nothing"], f"quant.smashed=nothing: {CODEC_NAMES}"),
-    (["quant.weights.up=int4"], f"quant.weights.up=int4: {CODEC_NAMES}"),
-    (["quant.weights=int4"], f"quant.weights.up=int4: {CODEC_NAMES}"),
+    (["quant.smashed=nothing"], f"quant.smashed=nothing: no such choice; {CODEC_NAMES}"),
+    (
+        ["quant.weights.up=int4"],
+        f"quant.weights.up=int4: no such choice; did you mean int4_block? {CODEC_NAMES}",
+    ),
+    (
+        ["quant.weights=int4"],
+        f"quant.weights.up=int4: no such choice; did you mean int4_block? {CODEC_NAMES}",
+    ),
     (["quant=int8", "quant.smashed.zstd=99"], "quant.smashed.zstd=99: must be a level of zstandard, 1 to 22"),
     (["quant=int8", "quant.smashed.zstd=0"], "quant.smashed.zstd=0: must be a level of zstandard, 1 to 22"),
     (

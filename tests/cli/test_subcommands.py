@@ -32,7 +32,9 @@ def test_list_has_a_row_for_each_run_below_a_folder_with_its_state(tmp_path: Pat
     assert done.stderr.splitlines() == [
         "left out: run=saves/damaged: metrics.csv must have the columns round and load"
     ]
+    (tmp_path / "elsewhere").mkdir()
     assert command_line("ls", "elsewhere", cwd=tmp_path).stdout == "no runs below elsewhere\n"
+    assert command_line("ls", cwd=tmp_path / "elsewhere").stdout == "no runs below saves\n"
 
 
 def test_summary_tells_what_a_run_reached_and_how_to_go_on(tmp_path: Path) -> None:
@@ -81,6 +83,7 @@ def test_copied_choice_is_run_as_the_copy_says(tmp_path: Path) -> None:
         (("copy", "optimizer/../config", "mine.yaml"), "copy=optimizer/../config: must be GROUP/CHOICE"),
         (("copy", "optimizer/adam", "mine.txt"), "copy=mine.txt: must be a file whose name ends with .yaml"),
         (("copy", "optimizer/adam", "there.yaml"), "copy=there.yaml: cannot be written (File exists)"),
+        (("ls", "nowhere"), "ls=nowhere: there is no such folder"),
         (("show", "nowhere"), "must be the directory of a run"),
         (("show",), "arguments=show: the following arguments are required: RUN"),
     ],

@@ -44,6 +44,8 @@ class _Parser(ArgumentParser):
 
     @override
     def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments") and "--table" in self.command_line:
+            message += "; accuracies are joined by commas, as --table 0.8,0.9"
         raise UserError("arguments", " ".join(self.command_line), message)
 
 
@@ -160,7 +162,7 @@ def plot_runs(arguments: Namespace) -> int:
     wanted = None if arguments.table is None else TableRequest(accuracies("--table", arguments.table))
     with noting(arguments.out) as notes:
         places = [*arguments.places, *(arguments.runs or [])]
-        runs = StoredRuns(notes).read_runs(places, "RUN_DIR")
+        runs = StoredRuns(notes, arguments.out).read_runs(places, "RUN_DIR")
         for each in experiments:
             for run in runs:
                 each.figure.check(run)
@@ -190,7 +192,7 @@ def plot_experiments(arguments: Namespace) -> int:
 
 def _plot_experiments(arguments: Namespace, notes: Notes) -> int:
     formats = formats_of("--format", arguments.format) if arguments.format else None
-    listed, stored = experiments_file(), StoredRuns(notes)
+    listed, stored = experiments_file(), StoredRuns(notes, arguments.out)
     found = [(each, runs) for each in experiments_in(listed) if (runs := stored.select_runs(each))]
     stored.tell_missing()
     if not found:

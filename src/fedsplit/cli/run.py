@@ -1,15 +1,20 @@
 """The run command: one run, a resumed one, or a sweep, from what is given on the command line."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException
 
+import fedsplit
 from fedsplit.cli.single import compose_single, extract_resume, resume, single
-from fedsplit.config.choices import CONFIGS, FLAG, user_choices
+from fedsplit.cli.start import SUBCOMMANDS
+from fedsplit.config.choices import CONFIGS, FLAG, names_of, user_choices
+from fedsplit.config.commands import command
 from fedsplit.config.compose import compose_config, composing
 from fedsplit.config.overrides import join_list, spell_out
 from fedsplit.errors import RunFailed, UserError, first_line
@@ -45,10 +50,14 @@ def run(arguments: Sequence[str]) -> None:
     arguments = [each for argument in arguments for each in spell_out(argument)]
     flags = [argument for argument in arguments if argument.startswith("-")]
     check_flags(flags)
+    if "--version" in flags:
+        print(f"fedsplit {fedsplit.__version__}")
+        return
     if SHOWS.intersection(flags):
         show(arguments)
         return
     overrides = [argument for argument in arguments if not argument.startswith("-")]
+    check_words(overrides)
     resumed, others = extract_resume(overrides)
     if resumed is not None:
         if flags:
@@ -112,7 +121,38 @@ def check_flags(flags: Sequence[str]) -> None:
         raise UserError("flag", configured[0], message)
     if not SHOWS.intersection(flags) and (unknown := set(flags) - SWEEPS):
         known = ", ".join(sorted({*SHOWS, *SWEEPS, FLAG}))
-        raise UserError("flag", sorted(unknown)[0], f"must be one of {known}")
+        flag = sorted(unknown)[0]
+        key, _, value = flag.lstrip("-").partition("=")
+        meant = f"; did you mean {key}={value or '...'}, without dashes?" if _is_key(key) else ""
+        raise UserError("flag", flag, f"must be one of {known}{meant}")
+
+
+def check_words(overrides: Sequence[str]) -> None:
+    """Raise `UserError` where a word is given that is no override, with what it may have meant."""
+    for place, word in enumerate(overrides):
+        if word and "=" not in word and not word.startswith("~"):
+            meant = _meant(word, overrides[place + 1 :])
+            raise UserError("override", word, f"must be KEY=VALUE or GROUP=CHOICE{meant}")
+
+
+def _meant(word: str, following: Sequence[str]) -> str:
+    if word in names_of("task"):
+        return f"; did you mean task={word}?"
+    if _is_key(word):
+        values = [each for each in following if each != "="]
+        value = values[0] if values and "=" not in values[0] else "..."
+        return f"; did you mean {word}={value}?"
+    close = get_close_matches(word, [*SUBCOMMANDS, "help"], 1)
+    meant = [f"--{each}" if each == "help" else each for each in close]
+    return f"; did you mean {command(*meant)}?" if meant else f"; {command('--help')} lists both"
+
+
+def _is_key(name: str) -> bool:
+    """True if a group or an outermost key has this name."""
+    if not name.isidentifier():
+        return False
+    keys = re.findall(r"^(\w+):", (CONFIGS / "config.yaml").read_text("utf-8"), re.MULTILINE)
+    return name in keys or (CONFIGS / name).is_dir()
 
 
 def show(arguments: Sequence[str]) -> None:

@@ -35,6 +35,8 @@ def extract_resume(overrides: Sequence[str]) -> tuple[str | None, list[str]]:
     if not given or given[-1] == "resume=null":
         return None, list(overrides)
     path = given[-1].partition("=")[2]
+    if not path:
+        raise UserError("resume", path, "must name the directory of a run, as resume=saves/...")
     if path.startswith(("'", '"')):
         path = str(parse_overrides(given[-1:])[0].value())
     return path, [each for each in overrides if each not in given]

@@ -45,7 +45,7 @@ def _parsed(given: Sequence[str]) -> Namespace:
     parser = _Parser(prog=command(), allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("ls", help="list the runs below folders")
-    listing.add_argument("folders", nargs="*", default=["saves"], metavar="FOLDER", help="default: saves")
+    listing.add_argument("folders", nargs="*", metavar="FOLDER", help="default: saves")
     showing = commands.add_parser("show", help="summarise one run")
     showing.add_argument("run", metavar="RUN", help="directory of a run")
     copying = commands.add_parser("copy", help="copy the file of a choice, to start one's own from")
@@ -57,8 +57,11 @@ def _parsed(given: Sequence[str]) -> Namespace:
 def _list(arguments: Namespace) -> None:
     runs: list[Run] = []
     unreadable: list[UserError] = []
-    for folder in arguments.folders:
-        for path in runs_at(folder, "ls").runs:
+    for folder in arguments.folders or ["saves"]:
+        there = runs_at(folder, "ls").runs
+        if not there and arguments.folders and not user_path(folder, "ls").exists():
+            raise UserError("ls", folder, "there is no such folder")
+        for path in there:
             try:
                 runs.append(read_run(path))
             except UserError as error:
@@ -68,7 +71,7 @@ def _list(arguments: Namespace) -> None:
     for each in unreadable:
         print(f"left out: {each}", file=sys.stderr)
     if not runs and not unreadable:
-        print(f"no runs below {', '.join(arguments.folders)}")
+        print(f"no runs below {', '.join(arguments.folders or ['saves'])}")
 
 
 def _show(arguments: Namespace) -> None:

@@ -104,7 +104,9 @@ def _unknown_choice(group: str, choice: str, options: Sequence[str]) -> UserErro
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, 1)
+    spelled = re.sub(r"[\s-]+", "_", name.lower())
+    longer = sorted((each for each in known if spelled and each.startswith(spelled)), key=len)
+    close = longer[:1] or get_close_matches(spelled, known, 1)
     return f"did you mean {close[0]}? " if close else ""
 
 

@@ -19,8 +19,9 @@ from fedsplit.reports.tables.table import Table, table_of
 class StoredRuns:
     """Runs on disk, each read once however many figures it is in; notes tell what is left out or missing."""
 
-    def __init__(self, notes: Notes) -> None:
-        self._notes = notes
+    def __init__(self, notes: Notes, out: Path | None = None) -> None:
+        """Nothing is read yet; a folder `out` for figures may be among runs."""
+        self._notes, self._out = notes, out
         self._read: dict[Path, Run | UserError] = {}
         self._missing: dict[str, list[str]] = {}
 
@@ -103,6 +104,8 @@ class StoredRuns:
             found = runs_at(place, key)
             paths |= {path.resolve(): path for path in found.runs}
             for other in found.others:
+                if self._out is not None and other.resolve() == self._out.resolve():
+                    continue
                 self._notes.add("foreign", f"{other}: not drawn, it is not the directory of a run")
             if not found.runs:
                 allowed = "a run directory (with config.yaml and metrics.csv), a folder of such, or a glob"

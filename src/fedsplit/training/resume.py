@@ -59,8 +59,8 @@ def _finished(path: Path, rounds: int, stopped_by: StoppedBy) -> str:
     value = f"={2 * rounds}" if stopped_by == "rounds" else "=..."
     how = "a lower" if stopped_by == "target_perplexity" else "a larger"
     further = f"to train further give it {how} {stopped_by}: {resume_command(path)} {stopped_by}{value}"
-    told = f"{display_path(path)} has finished after {rounds} rounds, stopped by {stopped_by}"
-    return f"{told}; nothing is left to do; {further}"
+    after = f"{rounds} round{'' if rounds == 1 else 's'}, stopped by {stopped_by}"
+    return f"{display_path(path)} has finished after {after}; nothing is left to do; {further}"
 
 
 def _start(run: str | None, *, begun: bool) -> TrainedStart | None:
