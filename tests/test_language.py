@@ -58,7 +58,7 @@ PARTICIPLES = {
         "led",
         "left",
     ),
-    *("lost", "met", "put", "spent", "thrown", "worn", "broken", "driven", "hidden"),
+    *("known", "lost", "met", "put", "spent", "thrown", "worn", "broken", "driven", "hidden"),
 }
 """Participles, and words that stand for a noun, which do not end in -ed."""
 ENDS_IN_ED = {"seed", "speed", "need", "embed", "feed"}
@@ -242,7 +242,7 @@ def is_participle(name: str) -> bool:
 
 
 def names_of_things(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    """Names of classes, functions and public attributes of a module; attributes that are flags are left out."""
+    """Names of classes, functions and public attributes of a module, without attributes that are flags."""
     for node in ast.walk(tree):
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
