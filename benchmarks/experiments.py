@@ -2,13 +2,11 @@
 
 import gc
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from hydra import initialize_config_dir
-from torch import nn
 
 from benchmarks.synthetic import Same, SyntheticImages
 from fedsplit.building.process import prepare_process
@@ -21,16 +19,7 @@ from fedsplit.training.experiment import Experiment
 ALGORITHMS = ("fed_avg", "splitfed_v1", "splitfed_v2", "cse_fsl", "fsl_sage")
 
 
-class Mlp(nn.Sequential):
-    """64 hidden units between pixels and classes."""
-
-    def __init__(self, *, num_classes: int, channels: int, image_size: int) -> None:
-        pixels = channels * image_size**2
-        layers = {"flatten": nn.Flatten(), "fc1": nn.Linear(pixels, 64), "relu": nn.ReLU()}
-        super().__init__(OrderedDict(layers, fc2=nn.Linear(64, num_classes)))
-
-
-MLP = ("model._target_=benchmarks.experiments.Mlp", "model.cut=relu", "auxiliary=linear")
+MLP = ("model._target_=benchmarks.peers.models.mlp", "model.cut=relu", "auxiliary=linear")
 
 
 def build(*overrides: str, noise: dict[str, Any] | None = None, same: int | None = None) -> Experiment:

@@ -30,8 +30,9 @@ from rich.table import Table
 from torch import nn
 
 from benchmarks import alignment
-from benchmarks.experiments import ALGORITHMS, MLP, Mlp, build, one_round, seconds
+from benchmarks.experiments import ALGORITHMS, MLP, build, one_round, seconds
 from benchmarks.floors import LARGE, Floor, LoadedLoop
+from benchmarks.peers.models import mlp
 from fedsplit.building.engines import step_mmac
 from fedsplit.building.models import build_whole_model, cut_name
 from fedsplit.models.splitting.split import split
@@ -90,7 +91,7 @@ def small_clients(options: argparse.Namespace, *model: str) -> Row:
     """FedAvg of 100 clients with a few samples each, beside floors and a loop with a DataLoader."""
     common = ["algorithm=fed_avg", "num_clients=100", "batch_size=8", "optimizer=sgd", *model]
     run, alone = build(*common), build(*common, "engine=sequential")
-    whole = (Mlp if model == MLP else digits_cnn)(num_classes=10, channels=1, image_size=8)
+    whole = (mlp if model == MLP else digits_cnn)(num_classes=10, channels=1, image_size=8)
     loop = LoadedLoop(build(*common, "engine=sequential"), whole, sgd)
     everything = sum(run.parts.sample_counts)
     floors = {

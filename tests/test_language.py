@@ -27,6 +27,104 @@ CLAUSES_OF_ARGUMENTS = FRAGMENTS | {"How", "That", "Where", "Which", "Who", "Who
 """First words of what is said of an argument that leave out the noun that it is."""
 ENTRY = re.compile(r"\*{0,2}\w+(?:, \*{0,2}\w+)*: (.*)")
 """Name of an argument, or of several, and what is said of it."""
+PARTICIPLES = {
+    *(
+        "told",
+        "asked",
+        "found",
+        "made",
+        "chosen",
+        "own",
+        "each",
+        "given",
+        "taken",
+        "kept",
+        "sent",
+        "held",
+        "built",
+    ),
+    *(
+        "drawn",
+        "written",
+        "said",
+        "seen",
+        "shown",
+        "done",
+        "gone",
+        "begun",
+        "brought",
+        "got",
+        "laid",
+        "led",
+        "left",
+    ),
+    *("known", "lost", "met", "put", "spent", "thrown", "worn", "broken", "driven", "hidden"),
+}
+"""Participles, and words that stand for a noun, which do not end in -ed."""
+ENDS_IN_ED = {"seed", "speed", "need", "embed", "feed"}
+"""Nouns and verbs that look like participles."""
+VERBS = {
+    *(
+        "build",
+        "check",
+        "configure",
+        "copy",
+        "count",
+        "describe",
+        "draw",
+        "freeze",
+        "install",
+        "load",
+        "measure",
+    ),
+    *(
+        "parse",
+        "read",
+        "refuse",
+        "run",
+        "select",
+        "simulate",
+        "code",
+        "add",
+        "show",
+        "print",
+        "fail",
+        "raise",
+    ),
+    *("is", "has", "may", "can", "counts", "for", "await", "keep", "lose", "wait", "find"),
+}
+"""First words of names that say what is done with what the participle is of, as `run_quantized`."""
+EXCEPTED = {
+    "WorkerLost": "an error, which says what happened",
+    "ClientLost": "an error, which says what happened",
+    "DeviceGone": "an error, which says what happened",
+    "GradientLost": "an error, which says what happened",
+    "StreamRefused": "an error, which says what happened",
+    "NotExposed": "an error, which says what happened",
+    "_CutReached": "an error, which says what happened",
+    "smashed": "smashed data, which is what the field calls them",
+    "elapsed": "seconds so far, as progress bars call them",
+    "num_batches_tracked": "of torch's batch normalisation",
+    "allowed": "of `UserError`, which users read",
+    "held": "a column of metrics.csv",
+    "observed": "a column of metrics.csv",
+    "lost": "a key of results.json",
+    "known": "a key of task=attack",
+    "reidentified": "a column of attack.csv",
+    "unquantized": "a key of compare's results",
+    "hidden": "a key of estimator=mlp_regression",
+    "own": "a key of the file that tells a client who it is",
+    "gathered": "set by tasks, which may be plug-ins",
+    "coloured": "set by types of figures, which may be plug-ins",
+    "shared": "read by the template of the page",
+    "written": "the configuration as a file holds it",
+    "decoded": "a tensor as its receiver decodes it, whose original is beside it",
+    "received": "smashed data as the server receives them, whose exact ones are beside them",
+    "Own": "named by `_target_` in configurations of runs that are kept",
+    "Resampled": "named by `_target_` in configurations of runs that are kept",
+    "Vectorized": "named by `_target_` in configurations of runs that are kept",
+}
+"""Names that end in a participle nevertheless, with the reason."""
 
 
 def is_fragment(text: str, fragments: Set[str] = FRAGMENTS) -> bool:
@@ -133,3 +231,60 @@ def test_line_without_the_noun_is_found(line: str) -> None:
     arguments = f"    rounds: number of rounds.\n    {line}\n        of its second line no noun is asked."
     text = f"Train.\n\nArgs:\n{arguments}\n"
     assert list(fragments_of_arguments(text)) == [line]
+
+
+def is_participle(name: str) -> bool:
+    """True if a name ends in a participle, and does not begin with the verb that makes it understood."""
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+", name)]
+    if not words or words[0] in VERBS:
+        return False
+    return words[-1] in PARTICIPLES or (words[-1].endswith("ed") and words[-1] not in ENDS_IN_ED)
+
+
+def names_of_things(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Names of classes, functions and public attributes of a module, without attributes that are flags."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield node.lineno, name
+            case ast.Attribute(value=ast.Name("self"), attr=name, ctx=ast.Store()) if name[0] != "_":
+                yield node.lineno, name
+        for line in node.body if isinstance(node, ast.ClassDef) else ():
+            match line:
+                case ast.AnnAssign(target=ast.Name(name), annotation=kind) if "bool" not in ast.unparse(kind):
+                    yield line.lineno, name
+                case ast.Assign(targets=[ast.Name(name)], value=value) if not isinstance(
+                    getattr(value, "value", None), bool
+                ):
+                    yield line.lineno, name
+
+
+def test_no_function_class_or_attribute_is_named_by_a_participle_without_a_reason() -> None:
+    """A function is a verb, and a class or attribute a noun; what is excepted says why, and is there."""
+    house = Path(fedsplit.__file__).parent
+    found = {
+        name: f"{path.relative_to(house)}:{line}"
+        for path in sorted(house.rglob("*.py"))
+        if not path.name.startswith("federation_pb2")
+        for line, name in names_of_things(ast.parse(path.read_text("utf-8")))
+        if is_participle(name)
+    }
+    assert {name: place for name, place in found.items() if name not in EXCEPTED} == {}
+    assert set(EXCEPTED) - set(found) == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        *(("told", True), ("_built", True), ("seeds_drawn", True), ("Shown", True), ("of_each", True)),
+        *(
+            ("build", False),
+            ("run_quantized", False),
+            ("is_used", False),
+            ("seed", False),
+            ("rounding_seed", False),
+        ),
+    ],
+)
+def test_participle_is_told_from_a_verb_and_a_noun(name: str, expected: bool) -> None:
+    assert is_participle(name) is expected

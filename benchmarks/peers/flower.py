@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
+import numpy as np
 import torch
 from shared import PeerTask, prepare, tell
 
@@ -42,18 +43,18 @@ _PORT = 39091
 """Port where `flwr run` looks for a SuperLink before it starts one, for which it waits 15 seconds."""
 
 
-def main(path: str) -> None:
+def main(task_folder: str) -> None:
     """Run the app, wait for what it leaves, and tell it."""
     prepare()
-    task, left = PeerTask.load(path), Path(path).with_suffix(".flower.json")
+    task, left = PeerTask.load(task_folder), Path(task_folder, "flower.npz")
     left.unlink(missing_ok=True)
     own = Path(sys.executable).parent
     with TemporaryDirectory() as folder:
         app = Path(folder, "app")
         app.mkdir()
-        for name in ("flower_app.py", "shared.py"):
+        for name in ("flower_app.py", "shared.py", "models.py"):
             shutil.copy(HERE / name, app)
-        (app / "pyproject.toml").write_text(PROJECT.format(task=json.dumps(path)))
+        (app / "pyproject.toml").write_text(PROJECT.format(task=json.dumps(task_folder)))
         environment = os.environ | {
             "FLWR_HOME": str(Path(folder, "home")),
             "FLWR_TELEMETRY_ENABLED": "0",
@@ -66,8 +67,10 @@ def main(path: str) -> None:
             command.append(f"num-supernodes={task.clients} client-resources-num-cpus=1 init-args-num-cpus=1")
             subprocess.run(command, env=environment, stdout=sys.stderr, check=True)
             wait_for(left.is_file)
-        found = json.loads(left.read_text())
-    tell(task, [torch.tensor(each) for each in found["weights"]], found["seconds"])
+    with np.load(left, allow_pickle=False) as file:
+        found = {name: torch.from_numpy(file[name]) for name in file.files}
+    seconds = found.pop("seconds").tolist()
+    tell(task, found, seconds)
 
 
 @contextmanager

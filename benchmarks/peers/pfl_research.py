@@ -3,8 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
+from itertools import chain, pairwise
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from pfl.algorithm.federated_averaging import FederatedAveraging
 from pfl.callback.base import TrainingProcessCallback
 from pfl.data.dataset import Dataset
 from pfl.data.federated_dataset import FederatedDataset
-from pfl.data.sampling import MinimizeReuseUserSampler
 from pfl.hyperparam.base import NNTrainHyperParams
 from pfl.metrics import Metrics, Weighted
 from pfl.model.pytorch import PyTorchModel
@@ -59,16 +58,39 @@ class Clock(TrainingProcessCallback):
         return False, Metrics()
 
 
-def main(path: str) -> None:
+class EpochOrders(Dataset):
+    """A client's samples, each time that they are trained on in the order of the next epoch.
+
+    Args:
+        task: with all samples.
+        order: indices `(epochs, m)`.
+        client: its number.
+    """
+
+    def __init__(self, task: PeerTask, order: Tensor, client: int) -> None:
+        super().__init__(list(task.samples(order[0])), user_id=client)
+        self._task, self._later = task, iter(order[1:])
+        self._begun = False
+
+    def iter(self, batch_size: int | None) -> Iterable[list[Tensor]]:
+        """Batches of the next epoch; of the first one, as long as evaluation asks for all samples at once."""
+        training = batch_size == self._task.batch_size
+        if not (training and self._begun):
+            self._begun = training
+            return super().iter(batch_size)
+        return Dataset(list(self._task.samples(next(self._later)))).iter(batch_size)
+
+
+def main(folder: str) -> None:
     """Train all rounds."""
     prepare()
     logging.disable(logging.CRITICAL)
-    task = PeerTask.load(path)
+    task = PeerTask.load(folder)
     clock = Clock()
+    participants = chain.from_iterable(task.cohorts)
 
     def own_data(client: int) -> Dataset:
-        order = task.orders[len(clock.times) - 1][client]
-        return Dataset([task.x[order], task.y[order]], user_id=client)
+        return EpochOrders(task, task.order(len(clock.times) - 1, client), client)
 
     model = PyTorchModel(
         Trained(task.model()),
@@ -78,25 +100,25 @@ def main(path: str) -> None:
     model._central_optimizer = torch.optim.SGD(model.pytorch_model.parameters(), lr=1.0)
     np.random.seed(0)
     backend = SimulatedBackend(
-        training_data=FederatedDataset(own_data, MinimizeReuseUserSampler(list(range(task.clients)))),
+        training_data=FederatedDataset(own_data, lambda: next(participants)),
         val_data=None,
         postprocessors=[WeightByDatapoints()],
     )
     params = NNTrainHyperParams(
         local_batch_size=task.batch_size,
-        local_num_epochs=1,
+        local_num_epochs=task.epochs,
         local_learning_rate=task.learning_rate,
     )
     rounds = NNAlgorithmParams(
-        central_num_iterations=len(task.orders),
-        evaluation_frequency=len(task.orders) + 1,  # in the first round, which warms up
-        train_cohort_size=task.clients,
+        central_num_iterations=task.rounds,
+        evaluation_frequency=task.rounds + 1,  # in the first round, which warms up
+        train_cohort_size=task.cohort_size,
         val_cohort_size=0,
     )
     clock.times = [time.perf_counter()]
     FederatedAveraging().run(rounds, backend, model, params, callbacks=[clock])
     seconds = [after - before for before, after in pairwise(clock.times)]
-    tell(task, [each.detach() for each in model.pytorch_model.parameters()], seconds)
+    tell(task, dict(model.pytorch_model.model.named_parameters()), seconds)
 
 
 if __name__ == "__main__":

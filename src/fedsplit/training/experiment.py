@@ -166,7 +166,7 @@ class Experiment:
             try:
                 record = self.run_round(len(self.records))
             except KeyboardInterrupt:
-                if self.transport.restored and self._saved != len(self.records):
+                if self.transport.has_restored and self._saved != len(self.records):
                     self._save(directory)
                 raise
             except WorkerLost:

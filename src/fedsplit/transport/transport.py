@@ -109,7 +109,7 @@ class Transport(ABC):
 
     client_seconds: float = 0.0
     """Seconds spent in clients' verbs; the round loop sets it back."""
-    restored: bool = False
+    has_restored: bool = False
     """True if the servers are again as they were before the round that was interrupted last."""
     downlinks: dict[Part, Downlink]
     """The server's end of the ways that weights take, by part."""

@@ -150,7 +150,7 @@ def test_making_certificates_interrupted_leaves_no_half_made_directory(
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == whole
-    assert make(tmp_path).kept == whole
+    assert make(tmp_path).existing == whole
     for name in ("server", "client-0", "client-1"):
         Tls.read(tmp_path / name)
 

@@ -113,7 +113,7 @@ class DeviceClient(Dialler):
         if parcel.head.WhichOneof("content") == "request":
             return [self._run_client_half(parcel.head)]
         measured = self._measure(self._pending, parcel)
-        self._pending, self.served = None, True
+        self._pending, self.has_served = None, True
         return [measured]
 
     def _run_client_half(self, head: pb.FromServer) -> Parcel[pb.FromClient]:

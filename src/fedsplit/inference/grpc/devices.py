@@ -95,7 +95,7 @@ class Devices(Meeting[DeviceSession]):
             raise StreamRefused(f"it runs precision {has!r}, and this server measures {asked}", for_good=True)
         if not 0 <= joins.file_bytes <= _MOST_BYTES or not 0 <= joins.memory_before <= _MOST_BYTES:
             raise Corrupt("the device reports more bytes than a device can have")
-        with self.changed:
+        with self.condition:
             self.greet(hello)
             session = self._sessions[hello.client]
             if session.deployment is not None and session.deployment.precision != joins.precision:
@@ -105,22 +105,22 @@ class Devices(Meeting[DeviceSession]):
             session.deployment, session.pending = joins, None
             if self._finished:
                 self._let_go(session, tell=True)
-            self.changed.notify_all()
+            self.condition.notify_all()
         _LOG.info("device %s is here, with precision %s", hello.client, joins.precision)
 
     @override
     def detach(self, link: Link, client: int, pending: int) -> None:
-        with self.changed:
+        with self.condition:
             session = self._sessions[client]
             if session.link is link:
                 session.link = session.pending = None
-                self.changed.notify_all()
+                self.condition.notify_all()
                 if not self._finished:
                     _LOG.warning("device %s is gone", client)
 
     @override
     def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
-        with self.changed:
+        with self.condition:
             self._check_answer(link, client, frame)
         try:
             self._check_tensors(frame)
@@ -145,12 +145,12 @@ class Devices(Meeting[DeviceSession]):
     @override
     def receive(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
         content = parcel.head.WhichOneof("content")
-        with self.changed:
+        with self.condition:
             session = self._check_answer(link, client, parcel.head)
             if content == "smashed" and len(parcel.payloads) != 1:
                 raise Corrupt("the message came without its smashed data")
             session.answer = parcel
-            self.changed.notify_all()
+            self.condition.notify_all()
 
     def _check_answer(self, link: Link, client: int, frame: pb.FromClient) -> DeviceSession:
         session, content = self._sessions[client], frame.WhichOneof("content")
@@ -166,7 +166,7 @@ class Devices(Meeting[DeviceSession]):
         """Wait until a device is here, and return what it runs; `RunFailed` if it does not come in time."""
         begun, reminder = time.monotonic(), Reminder()
         session = self._sessions[device]
-        with self.changed:
+        with self.condition:
             while session.link is None:
                 if (failure := self._failure()) is not None:
                     raise RunFailed(failure)
@@ -177,7 +177,7 @@ class Devices(Meeting[DeviceSession]):
                     _LOG.info("waiting for device %s", device)
                     if words := self._words(device):
                         note(f"waiting for device {device}{words}")
-                self.changed.wait(min(1.0, self._wait_s))
+                self.condition.wait(min(1.0, self._wait_s))
             assert session.deployment is not None
             return session.deployment
 
@@ -195,7 +195,7 @@ class Devices(Meeting[DeviceSession]):
             Gone: its stream ended before it had answered.
         """
         session = self._sessions[device]
-        with self.changed:
+        with self.condition:
             link = session.link
             if link is None:
                 raise DeviceGone(session.trouble)
@@ -205,7 +205,7 @@ class Devices(Meeting[DeviceSession]):
             head.identity.CopyFrom(identity)
             session.pending, session.awaits, session.answer = identity, awaits, None
             link.send(Parcel(head, [payload] if head.tensors else []))
-            self.changed.wait_for(lambda: session.answer is not None or session.link is not link)
+            self.condition.wait_for(lambda: session.answer is not None or session.link is not link)
             answer, session.answer, session.pending = session.answer, None, None
             if answer is None:
                 raise DeviceGone(session.trouble)
@@ -214,7 +214,7 @@ class Devices(Meeting[DeviceSession]):
     def cut(self, device: int, reason: str) -> None:
         """End the stream of a device that sent what it should not."""
         _LOG.warning("closed the stream of device %s: %s", device, reason)
-        with self.changed:
+        with self.condition:
             session = self._sessions[device]
             session.trouble = reason
             if session.link is not None:
@@ -223,7 +223,7 @@ class Devices(Meeting[DeviceSession]):
 
     def finish(self) -> None:
         """Let all devices end their work."""
-        with self.changed:
+        with self.condition:
             self._finished = True
             for session in self._sessions:
                 self._let_go(session, tell=True)

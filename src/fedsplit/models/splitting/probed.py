@@ -47,7 +47,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
     Args:
         module: the module; its training mode is left as it is.
         example: a batch of inputs.
-        guarded: True if server halves fail where they need values that only clients have.
+        is_guarded: True if server halves fail where they need values that only clients have.
         untraceable: why the module's code could not be followed; None where that was not tried.
     """
 
@@ -61,7 +61,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
     ) -> None:
         modes_of(module)  # refuses a module whose modes change what it holds
         self.module, self.example = module, example
-        self.guarded, self.untraceable = guarded, untraceable
+        self.is_guarded, self.untraceable = guarded, untraceable
         inputs = probes(example)
         self._first, self._second = (probe(module, x) for x in inputs)
         self.operations = self._first[""].ends[-1]
@@ -104,7 +104,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         """The halves, which share their tensors with the module, and what crosses of a sample."""
         before, after, _ = self._sides(cut.end)
         output, (shape,) = self._shapes(cut.name)
-        parts = ServerParts(shape, self.example, text=is_text(self.example), guarded=self.guarded)
+        parts = ServerParts(shape, self.example, text=is_text(self.example), guarded=self.is_guarded)
         following = {
             name: calls.outputs[0]
             for name, calls in self._first.items()

@@ -48,13 +48,13 @@ class _Pass:
     Args:
         shape: shape of smashed data.
         inputs: shape of one sample of the model's inputs; that of token ids is empty.
-        guarded: True if there are tensors without values in the place of zeros.
+        is_guarded: True if there are tensors without values in the place of zeros.
     """
 
     def __init__(
         self, shape: Sequence[Size], inputs: tuple[int, ...], dtype: torch.dtype, *, guarded: bool
     ) -> None:
-        self.shape, self.inputs, self.dtype, self.guarded = shape, inputs, dtype, guarded
+        self.shape, self.inputs, self.dtype, self.is_guarded = shape, inputs, dtype, guarded
         self.samples, self.length = 0, 1  # the length where smashed data do not say it
         self.z: Tensor | None = None
         self.injections = 0
@@ -66,7 +66,7 @@ class _Pass:
         if (by_length := Size(1, 0, 1)) in self.shape:
             self.length = z.shape[self.shape.index(by_length)]
         shape = (self.samples, *(self.inputs or (self.length,)))
-        if self.guarded:
+        if self.is_guarded:
             return Unknown.of(shape, self.dtype, z.device)
         return torch.zeros(shape, dtype=self.dtype, device=z.device)
 
@@ -74,7 +74,7 @@ class _Pass:
         """Zeros of a shape of this pass, which take no memory."""
         assert self.z is not None
         sizes = [size.of(self.samples, self.length) for size in shape]
-        if self.guarded:
+        if self.is_guarded:
             return Unknown.of(sizes, dtype, self.z.device)
         return torch.zeros((), dtype=dtype, device=self.z.device).expand(sizes)
 
@@ -104,7 +104,7 @@ class _Injection(nn.Module):
     def forward(self, *_: object, **__: object) -> object:
         """Smashed data in the structure of what the module gives."""
         self.current.injections += 1
-        if self.current.guarded and self.current.injections > 1:
+        if self.current.is_guarded and self.current.injections > 1:
             raise ValuesElsewhere("what is at the cut runs more than once")
         return map_tensors(self.output, lambda _: self.current.z)
 

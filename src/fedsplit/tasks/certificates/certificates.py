@@ -41,5 +41,5 @@ class Certificates(Task):
             print(f"{self.out / clients[0]}{others}: one to the machine of each client ({len(clients)} new)")
         if made.new:
             print(f"valid for {self.days} days; each machine needs its own directory and no other")
-        if made.kept:
-            print(f"{len(made.kept)} directories were there already and stay as they are")
+        if made.existing:
+            print(f"{len(made.existing)} directories were there already and stay as they are")

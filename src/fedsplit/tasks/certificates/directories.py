@@ -140,7 +140,7 @@ class CertificateDirectories:
     """Names of directories: those that were made, and those that were there and stayed as they were."""
 
     new: list[str]
-    kept: list[str]
+    existing: list[str]
 
 
 def make_certificates(

@@ -56,7 +56,7 @@ class Dialler(ABC):
         self._server, self.client, self._tls, self._own = who["server"], who["client"], who["tls"], who["own"]
         self._memory_mb = who.get("memory_mb")
         self._instance = token_bytes(16)
-        self.served = False
+        self.has_served = False
         """True if the server used this stream: if it breaks, the next one is dialled at once."""
 
     @abstractmethod
@@ -158,7 +158,7 @@ class Dialler(ABC):
         """
         pause = _FIRST_PAUSE_S
         while True:
-            self.served = False
+            self.has_served = False
             try:
                 if self._attend_once():
                     return
@@ -167,7 +167,7 @@ class Dialler(ABC):
                 message = _reason(error)
             except Corrupt as error:
                 message = f"the server sent what cannot be: {error}"
-            pause = _FIRST_PAUSE_S if self.served else min(2 * pause, _LONGEST_PAUSE_S)
+            pause = _FIRST_PAUSE_S if self.has_served else min(2 * pause, _LONGEST_PAUSE_S)
             wait = random.uniform(0, pause)  # full jitter: clients that lost one server do not come at once
             _LOG.info("client %s: %s; again in %.1f s", self.client, message, wait)
             time.sleep(wait)

@@ -90,7 +90,7 @@ class Tls:
         authorities = certificates_in(ca, source / AUTHORITY, key)
         if public != chain[0].public_key():
             raise UserError(key, source / KEY, f"is not the private key of {CERTIFICATE} beside it")
-        if not _issued(chain, authorities):
+        if not _is_chain(chain, authorities):
             raise UserError(key, source / CERTIFICATE, f"was not issued by {AUTHORITY} beside it")
         return cls(certificate, private, ca, source, key)
 
@@ -206,7 +206,7 @@ def private_key_in(pem: bytes, path: Path, key: str) -> PrivateKeyTypes:
         raise UserError(key, path, "holds no private key in PEM") from error
 
 
-def _issued(chain: list[x509.Certificate], authorities: list[x509.Certificate]) -> bool:
+def _is_chain(chain: list[x509.Certificate], authorities: list[x509.Certificate]) -> bool:
     """True if each certificate was issued by the next, and the last by one of the authorities."""
     issuers = [*([issuer] for issuer in chain[1:]), authorities]
     return all(

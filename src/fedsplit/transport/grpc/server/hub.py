@@ -41,15 +41,15 @@ class Hub(TrainingStreams):
     def wait_for_all(self) -> None:
         """Wait until all clients are here; `RunFailed` where one will not come."""
         reminder = Reminder()
-        with self.changed:
+        with self.condition:
             while away := [session.client for session in self._sessions if session.link is None]:
                 self._raise_lost()
                 self._tell_waiting(away, reminder)
-                self.changed.wait(1.0)
+                self.condition.wait(1.0)
 
     def take_traffic(self) -> tuple[int, int]:
         """Take the bytes of payload that went up and down since the last call."""
-        with self.changed:
+        with self.condition:
             moved, self._up, self._down = (self._up, self._down), 0, 0
         return moved
 
@@ -59,7 +59,7 @@ class Hub(TrainingStreams):
 
     def begin(self, round: int, clients: Collection[int], after: Mapping[int, int]) -> None:
         """Begin a round, or begin it again, each client with its state after so many rounds."""
-        with self.changed:
+        with self.condition:
             self._round, self._attempt = round, self._attempt + 1
             self._participants, self._after = clients, after
             for client in clients:
@@ -84,7 +84,7 @@ class Hub(TrainingStreams):
             difference: True if weights that it asks for come as a difference.
         """
         session = self._sessions[client]
-        with self.changed:
+        with self.condition:
             number = session.pending.verb.head.identity.number + 1 if session.pending else 0
             identity = pb.Identity(
                 run=self.run,
@@ -117,7 +117,7 @@ class Hub(TrainingStreams):
         """
         asked = {client: self._sessions[client] for client in clients}
         begun, reminder = time.monotonic(), Reminder()
-        with self.changed:
+        with self.condition:
             while waiting := [client for client, session in asked.items() if not session.is_done]:
                 self._raise_lost()
                 now = time.monotonic()
@@ -129,7 +129,7 @@ class Hub(TrainingStreams):
                     raise Late(late)
                 self._tell_waiting(waiting, reminder)
                 # a wait without an end could not be interrupted everywhere
-                self.changed.wait(1.0 if until is None or now >= until else min(1.0, until - now))
+                self.condition.wait(1.0 if until is None or now >= until else min(1.0, until - now))
             answered = {c: session.pending.answers for c, session in asked.items() if session.pending}
         for client, answers in answered.items():
             last = answers[-1].head
@@ -163,13 +163,13 @@ class Hub(TrainingStreams):
 
     def fail(self, reason: str) -> None:
         """The run cannot go on."""
-        with self.changed:
+        with self.condition:
             self._failure = reason
-            self.changed.notify_all()
+            self.condition.notify_all()
 
     def finish(self, *, tell: bool) -> None:
         """Let all streams end; `tell` says whether the run is over, so that clients need not come again."""
-        with self.changed:
+        with self.condition:
             self._finished, self._over = True, tell
             for session in self._sessions:
                 session.knows_end |= self._let_go(session, tell=tell)
@@ -180,8 +180,8 @@ class Hub(TrainingStreams):
         Returns:
             True if all have been told.
         """
-        with self.changed:
-            return self.changed.wait_for(
+        with self.condition:
+            return self.condition.wait_for(
                 lambda: all(session.knows_end or not session.instance for session in self._sessions), seconds
             )
 

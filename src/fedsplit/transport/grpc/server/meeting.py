@@ -86,7 +86,7 @@ class Meeting(ABC, Generic[OwnSession]):
 
     def __init__(self, run: bytes, sessions: Sequence[OwnSession]) -> None:
         self.run, self._sessions = run, sessions
-        self.changed = threading.Condition()
+        self.condition = threading.Condition()
         self._finished = False
 
     def greet(self, hello: pb.Hello) -> None:
@@ -95,7 +95,7 @@ class Meeting(ABC, Generic[OwnSession]):
             message = f"{self.role} {hello.client}: {self.expectation} 0 to {len(self._sessions) - 1}"
             raise StreamRefused(message, for_good=True)
         session = self._sessions[hello.client]
-        with self.changed:
+        with self.condition:
             if session.link is not None and session.instance != hello.instance:
                 raise StreamRefused(f"{self.role} {hello.client} is here already", for_good=False)
 

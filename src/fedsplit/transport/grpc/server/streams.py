@@ -188,7 +188,7 @@ class TrainingStreams(Meeting[TrainingSession]):
     @override
     def attach(self, link: Link, hello: pb.Hello, joins: pb.Ready) -> None:
         """Attach a client's stream, and send what the client was asked and has not answered."""
-        with self.changed:
+        with self.condition:
             self.greet(hello)
             session = self._sessions[hello.client]
             self._check_data(session, joins)
@@ -202,7 +202,7 @@ class TrainingStreams(Meeting[TrainingSession]):
                 session.knows_end |= self._let_go(session, tell=self._over)
             else:
                 self._go_on(session, joins)
-            self.changed.notify_all()
+            self.condition.notify_all()
         _LOG.info("client %s is here", hello.client)
 
     def _check_data(self, session: TrainingSession, ready: pb.Ready) -> None:
@@ -237,7 +237,7 @@ class TrainingStreams(Meeting[TrainingSession]):
     @override
     def detach(self, link: Link, client: int, pending: int) -> None:
         """Detach a client's stream; parts of an answer that is not whole have to come again."""
-        with self.changed:
+        with self.condition:
             session = self._sessions[client]
             if session.link is not link:  # the client was back before this was noticed
                 self._ledger.add_again(self._round, "up", pending)
@@ -248,13 +248,13 @@ class TrainingStreams(Meeting[TrainingSession]):
                 size = pending + sum(answer.size for answer in asked.answers)
                 self._ledger.add_again(asked.verb.head.identity.round, "up", size)
                 asked.answers.clear()
-            self.changed.notify_all()
+            self.condition.notify_all()
             if not self._finished:
                 _LOG.warning("client %s is gone", client)
 
     @override
     def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
-        with self.changed:
+        with self.condition:
             pending = self._waiting(link, client, frame)
             if pending is None:
                 size = sum(tensor.size for tensor in frame.tensors)
@@ -269,7 +269,7 @@ class TrainingStreams(Meeting[TrainingSession]):
     @override
     def receive(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
         tensors = {}
-        with self.changed:
+        with self.condition:
             pending, samples = self._waiting(link, client, parcel.head), self._sessions[client].samples
             if pending is not None:
                 expected = expected_tensors(pending, parcel.head, self._expectations, samples)
@@ -277,7 +277,7 @@ class TrainingStreams(Meeting[TrainingSession]):
             tensors = decode_tensors(parcel, expected)
             if "y" in tensors:
                 self._expectations.check_positions(tensors["z"], tensors["y"])
-        with self.changed:
+        with self.condition:
             if pending is None or self._waiting(link, client, parcel.head) is not pending:
                 self._ledger.add_again(self._round, "up", parcel.size)
                 return
@@ -285,7 +285,7 @@ class TrainingStreams(Meeting[TrainingSession]):
             pending.done = parcel.head.WhichOneof("content") != "upload"
             self._up += parcel.size
             if pending.done:
-                self.changed.notify_all()
+                self.condition.notify_all()
 
     def _waiting(self, link: Link, client: int, frame: pb.FromClient) -> PendingVerb | None:
         """The verb that a message answers, None where it is late, or one that came before."""

@@ -136,7 +136,7 @@ class GrpcTransport(Transport):
     ) -> Result:
         assert self.hub is not None, "the transport is not open"
         left_out: set[int] = set()
-        self.restored = False
+        self.has_restored = False
         before = copy_state({"servers": servers.state(), "links": self._links_state()})
         while True:
             present = [client for client in sorted(clients) if client not in left_out]
@@ -146,7 +146,7 @@ class GrpcTransport(Transport):
                 wire.begin(present, self._after)
                 result = train(cohort)
                 wire.keep(
-                    present, self._oldest_needed, durable=(t + 1) % self._recording.checkpoint_interval == 0
+                    present, self._oldest_rounds, durable=(t + 1) % self._recording.checkpoint_interval == 0
                 )
                 cohort.settle()
             except ClientLost as lost:
@@ -157,7 +157,7 @@ class GrpcTransport(Transport):
                 _LOG.warning("round %s goes on without clients that are late: %s", t, message)
             except BaseException:
                 self._go_back(t, before, servers)
-                self.restored = True
+                self.has_restored = True
                 raise
             else:
                 self.left_out = sorted(left_out)
@@ -183,10 +183,10 @@ class GrpcTransport(Transport):
         servers.load_state(again["servers"])
         self.downlinks = self._new_downlinks()
         self._load_links(again["links"])
-        with self.hub.changed:
+        with self.hub.condition:
             self.run.ledger.abandon(t)
 
-    def _oldest_needed(self, client: int) -> int:
+    def _oldest_rounds(self, client: int) -> int:
         """Number of rounds after which the oldest client state was kept that a resume may ask for."""
         return self._checkpointed[0].get(client, 0) if len(self._checkpointed) == KEPT else 0
 
