@@ -178,7 +178,7 @@ class Watch:
     def show(self) -> None:
         """Print the table of jobs; a terminal has their directories where there is room, or one failed."""
         shown = table(self.rows)
-        if not self.failed() and not fits(shown, self._console):
+        if not self.failed_count() and not fits(shown, self._console):
             shown.columns.pop()
         print_table(shown, self._console)
 
