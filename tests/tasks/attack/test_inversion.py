@@ -110,5 +110,6 @@ def test_attacker_that_adapts_learns_from_what_is_received_and_the_other_from_ex
     )
     adapted, other = LinearAttack().attack(scene)
     assert (adapted.adapted, other.adapted) == (True, False)
-    assert adapted.psnr is not None and other.psnr is not None
-    assert adapted.psnr.mean > 30 > 15 > other.psnr.mean
+    assert adapted.psnr is not None
+    assert other.psnr is not None
+    assert adapted.psnr.mean > other.psnr.mean + 15
