@@ -2258,7 +2258,7 @@ FAULTS = (
         "src/fedsplit/parties/spread/copies.py",
         "for state in self._engine.answers(asked):\n            self._here |= state",
         "for state in self._engine.answers(asked):\n            self._here |= {}",
-        ("tests/cluster/test_lost_workers.py",),
+        ("tests/cluster/test_same_results.py",),
     ),
     Fault(
         "all-units-go-to-one-worker",

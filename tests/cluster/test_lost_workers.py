@@ -86,7 +86,7 @@ LOST = [
 
 @pytest.mark.parametrize(
     ("algorithm", "more", "verb", "times"),
-    long_but(lambda case: case[0] == "fed_avg" or case[2] in ("align", "state", "backward", "take_copies"), LOST),
+    long_but(lambda case: case[0] == "fed_avg" or case[2] in ("align", "state", "backward"), LOST),
 )
 def test_worker_lost_in_any_verb_leaves_the_results_of_an_undisturbed_run(
     tmp_path: Path, algorithm: str, more: tuple[str, ...], verb: str, times: int
