@@ -21,6 +21,7 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 from fedsplit.errors import UserError
@@ -182,27 +183,39 @@ def compared(root: Path, *, write: bool) -> list[str]:
 
 
 def add(sweep: Path, folder: Path, images: str) -> int:
-    """Take over the evidence of a sweep's runs, of each seed that has as many finished runs as any other.
+    """Take over the evidence of a sweep's runs, of each seed that then has as many runs as any other.
 
     Args:
         sweep: directory with a directory for each job.
-        folder: where they go, each under its own name.
+        folder: where they go, beside the runs that it has, under the next numbers; a run that it has
+            already is replaced.
         images: what stands for a folder of images, whose place on another machine says nothing.
 
     Returns:
         How many runs there were.
     """
-    finished = [read_run(path.parent) for path in sorted(sweep.glob(f"*/{RESULTS}"))]
-    runs_of = Counter(run.seed for run in finished)
-    whole = [run.path for run in finished if runs_of[run.seed] == max(runs_of.values())]
-    for run in whole:
-        own = folder / run.name
+    places = {path.read_text("utf-8"): path.parent for path in sorted(folder.glob("*/config.yaml"))}
+    seed_of = {text: read_run(place).seed for text, place in places.items()}
+    finished: dict[str, Path] = {}
+    for path in sorted(sweep.glob(f"*/{RESULTS}"), key=lambda path: _number(path.parent)):
+        config = (path.parent / "config.yaml").read_text("utf-8")
+        config = re.sub(r"(?m)^(  root: )(?!null).*$", rf"\g<1>{images}", config)
+        finished[config], seed_of[config] = path.parent, read_run(path.parent).seed
+    runs_of = Counter(seed_of.values())
+    whole = {text: run for text, run in finished.items() if runs_of[seed_of[text]] == max(runs_of.values())}
+    following = count(max(map(_number, places.values()), default=-1) + 1)
+    for config, run in whole.items():
+        own = places.get(config) or folder / str(next(following))
         own.mkdir(parents=True, exist_ok=True)
         for name in KEPT:
             shutil.copy(run / name, own / name)
-        config = own / "config.yaml"
-        config.write_text(re.sub(r"(?m)^(  root: )(?!null).*$", rf"\g<1>{images}", config.read_text("utf-8")))
+        (own / "config.yaml").write_text(config, "utf-8")
     return len(whole)
+
+
+def _number(run: Path) -> int:
+    """Job number of a run's directory; -1 of one that has another name."""
+    return int(run.name) if run.name.isdecimal() else -1
 
 
 def main(arguments: Sequence[str]) -> int:

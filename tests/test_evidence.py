@@ -118,6 +118,18 @@ def test_runs_of_a_sweep_are_taken_over_for_finished_seeds_without_places_of_the
     assert {path.name for path in (folder / "0").iterdir()} == set(check.KEPT)
     assert (folder / "0/config.yaml").read_text().endswith("\n  root: datas/images\n")
 
+    later = claimed / "later"  # the run that was missing, under the number of one that is there
+    for number, (seed, algorithm) in enumerate([(1, "cse_fsl"), (1, "fed_avg"), (2, "fed_avg")]):
+        run = store_run(later / str(number), algorithm, seed=seed, accuracy=[0.5])
+        (run / "results.json").write_text("{}")
+    assert check.add(later, folder, "datas/images") == 2
+    kept = {path.name: check.read_run(path) for path in folder.iterdir()}
+    assert {name: (run.seed, run.algorithm) for name, run in kept.items()} == {
+        **{"0": (0, "fed_avg"), "1": (0, "cse_fsl"), "2": (1, "cse_fsl"), "3": (1, "fed_avg")}
+    }
+    assert check.add(later, folder, "datas/images") == 2  # again: nothing is there twice
+    assert len(list(folder.iterdir())) == 4
+
 
 def test_every_image_of_a_page_is_there_and_every_image_is_on_one(check: ModuleType, root: Path) -> None:
     pages = {path for pattern in ("*.md", "docs/**/*.md", "evidence/*.md") for path in root.glob(pattern)}

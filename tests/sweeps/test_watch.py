@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,29 @@ def test_watch_shows_each_job_as_far_as_its_run_is(
         "job 2 (seed=2) starts",
         "job 3 (seed=3) starts",
     ]
+
+
+@pytest.mark.parametrize(
+    ("width", "terminal", "failing", "directories"),
+    [(80, True, False, False), (80, True, True, True), (160, True, False, True), (80, False, False, True)],
+)
+def test_table_at_the_end_of_a_sweep_is_one_where_directories_say_nothing_new(
+    tmp_path: Path, width: int, terminal: bool, failing: bool, directories: bool
+) -> None:
+    """On a narrow terminal they would only be the numbers of jobs below the directory of the sweep."""
+    jobs = [
+        Job(n, str(n), ["algorithm=splitfed_v2", "distribution=dirichlet", f"seed={n}"], str(n))
+        for n in (0, 1)
+    ]
+    watch = Watch(Path("saves/mine"), jobs, [9] * 2, ["results.json"] * 2, skipped={0, 1}, live=False)
+    if failing:
+        watch._rows[1] = replace(watch._rows[1], state="failed", remark="saves/mine/1: no luck")
+    out = io.StringIO()
+    watch._console = Console(file=out, width=width, force_terminal=terminal, color_system=None)
+    watch.show()
+    assert ("saves/mine/0" in out.getvalue()) == directories
+    assert ("no luck" in out.getvalue()) == failing
+    assert "skipped" in out.getvalue()
 
 
 def test_watch_shows_a_job_without_a_result_as_failed(tmp_path: Path) -> None:

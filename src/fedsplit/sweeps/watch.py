@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fedsplit.reports.shown_table import print_table
+from fedsplit.reports.shown_table import fits, print_table
 from fedsplit.sweeps.record import Job, differing
 from fedsplit.sweeps.status import STATUSES, Progress, is_finished, progress_of, read_status
 
@@ -176,8 +176,11 @@ class Watch:
                 self._end(row, "failed", why if row.state == "running" else f"not run: {why}")
 
     def show(self) -> None:
-        """Print the table of jobs."""
-        print_table(table(self.rows), self._console)
+        """Print the table of jobs; a terminal has their directories where there is room, or one failed."""
+        shown = table(self.rows)
+        if not self.failed() and not fits(shown, self._console):
+            shown.columns.pop()
+        print_table(shown, self._console)
 
     def failed(self) -> int:
         """Number of jobs that failed."""

@@ -123,7 +123,11 @@ def beginning(rounds: int, clients: int, device: torch.device, before: int) -> s
         before: rounds that were run already.
     """
     gone_on = f", going on after {before}" if before else ""
-    return f"{rounds} rounds, {clients} clients, on {device}{gone_on}"
+    counts = [
+        f"{number} {noun}{'' if number == 1 else 's'}"
+        for number, noun in ((rounds, "round"), (clients, "client"))
+    ]
+    return f"{', '.join(counts)}, on {device}{gone_on}"
 
 
 def activity(

@@ -129,7 +129,7 @@ class Attack(Task):
             except UserError as error:
                 console.print(f"no pictures: {error}", soft_wrap=True, highlight=False, markup=False)
             shutil.rmtree(whole, ignore_errors=True)
-        print_table(rows_table(rows))
+        print_table(rows_table(rows), names=3)
         print(whole)
 
     def _attack_all(

@@ -62,7 +62,7 @@ def write_rows(folder: Path, rows: Sequence[AttackRow], about: Mapping[str, obje
 
 
 def rows_table(rows: Sequence[AttackRow]) -> Table:
-    """Table of rows for a terminal."""
+    """Table of rows for a terminal, with the columns in which an attacker has something."""
     table = Table()
     for name in ("cut", "sent as", "attacker"):
         table.add_column(name, no_wrap=True)
@@ -83,6 +83,7 @@ def rows_table(rows: Sequence[AttackRow]) -> Table:
             f"{setting.bytes_per_sample:,.0f}",
             f"{100 * setting.test_accuracy:.1f}",
         )
+    table.columns = [column for column in table.columns if any(column.cells)]
     if any(row.setting.recut for row in rows):
         table.caption = "* the run's model, cut where it did not train with a cut"
     return table

@@ -42,7 +42,7 @@ class TrainAndAttack(Attack):
 
     @override
     def show_gathered(self, rows: Sequence[Mapping[str, str]], directory: Path) -> None:
-        print_table(gathered_table(rows))
+        print_table(gathered_table(rows), names=5)
         if any(row.get("psnr") for row in rows):
             self._draw_study(rows, directory / "attack.png")
 

@@ -8,12 +8,11 @@ from math import floor, log10
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from fedsplit.reports.figures.style import appearance, blank_figure, legend_below, log_axis, tidy, wrap_label
 from fedsplit.reports.figures.wording import in_words
-from fedsplit.reports.shown_table import print_table
+from fedsplit.reports.shown_table import fits, print_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,10 +121,9 @@ def print_shown(
 def _fitting(found: Sequence[CutCosts], every: Sequence[str], algorithm: str, console: Console) -> list[str]:
     """Columns that fit into a terminal, the most important first, in the order of all."""
     taken: list[str] = []
-    unlimited = console.options.update(max_width=10_000)
     for column in _by_importance(found, every, algorithm):
         wider = [each for each in every if each in (*taken, column)]
-        if Measurement.get(console, unlimited, _table(found, wider)).maximum > console.width:
+        if not fits(_table(found, wider), console):
             break
         taken = wider
     return taken
