@@ -105,7 +105,7 @@ def measured(workers: int, settings: tuple[str, ...], turns: int, folder: Path) 
     with marked() as mark:
         cluster = experiment(*common, "cluster=ray", f"cluster.workers={workers}")
         found = []
-        with local.transport.opened(folder), cluster.transport.opened(folder):
+        with local.transport.open(folder), cluster.transport.open(folder):
             pids = worker_pids(mark)
             assert len(pids) == workers, pids
             for turn in range(turns + 1):
@@ -137,7 +137,7 @@ def memory(rounds: int, folder: Path) -> None:
     )
     with marked() as mark:
         run = experiment(*settings, "engine=sequential", "cluster=ray", "cluster.workers=2")
-        with run.transport.opened(folder):
+        with run.transport.open(folder):
             pids = worker_pids(mark)
             idle = [private_mb(pid) for pid in pids]
             print("idle workers, private MB:", ", ".join(f"{mb:.0f}" for mb in idle))

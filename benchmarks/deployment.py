@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from fedsplit.computing.memory import reuse_freed_memory
 from fedsplit.deployment import storage
-from fedsplit.deployment.backends.backend import Backend, Deployed
+from fedsplit.deployment.backends.backend import Backend, DeployedModel
 from fedsplit.deployment.backends.floats import FloatBackend
 from fedsplit.deployment.backends.onnx_runtime import OnnxFloat, OnnxStatic
 from fedsplit.deployment.backends.openvino_runtime import OpenVinoStatic
@@ -76,14 +76,14 @@ CASES = {
 }
 
 
-def deployed(backend: Backend, client: nn.Module, side: int) -> Deployed:
+def deployed(backend: Backend, client: nn.Module, side: int) -> DeployedModel:
     """Prepared, calibrated on noise and converted."""
     backend.prepare(client, torch.randn(2, 3, side, side))
     backend.calibrate([torch.randn(16, 3, side, side) for _ in range(4)])
     return backend.convert()
 
 
-def file_size(model: Deployed) -> int:
+def file_size(model: DeployedModel) -> int:
     """Bytes of the model's file."""
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder))

@@ -103,7 +103,7 @@ def measure(folder: Path, algorithm: str, given: argparse.Namespace) -> list[str
     processor: dict[str, list[float]] = {name: [] for name in runs}
     place = folder / algorithm
     place.mkdir()
-    with runs["grpc"].transport.opened(place):
+    with runs["grpc"].transport.open(place):
         pids = [int((place / "clients" / str(c) / "pid").read_text()) for c in range(given.clients)]
         for t in range(given.rounds + 1):
             for name, run in runs.items():

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from fedsplit.computing.memory import reuse_freed_memory
 from fedsplit.quant.codecs.identity import Identity
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import Assembler, Expected, Parcel, check, decode_tensors
+from fedsplit.transport.grpc.protocol.frames import Assembler, ExpectedTensor, Parcel, check, decode_tensors
 from fedsplit.transport.grpc.protocol.packing import pack
 
 CODEC = Identity()
@@ -33,13 +33,13 @@ CODEC = Identity()
 
 def sent(tensors: list[Tensor]) -> list[bytes]:
     """What gRPC is given to send."""
-    packed = [pack(str(n), pb.EXACT, Coded(x, CODEC.transmit(x))) for n, x in enumerate(tensors)]
+    packed = [pack(str(n), pb.EXACT, SentTensor(x, CODEC.transmit(x))) for n, x in enumerate(tensors)]
     head = pb.FromServer(tensors=[tensor for tensor, _ in packed], install=pb.Install(part=pb.CLIENT))
     parcel = Parcel(head, [payload for _, payload in packed])
     return [frame.SerializeToString() for frame in parcel.frames()]
 
 
-def received(frames: list[bytes], expected: list[Expected]) -> dict[str, Tensor]:
+def received(frames: list[bytes], expected: list[ExpectedTensor]) -> dict[str, Tensor]:
     """What is made of what gRPC received."""
 
     def admit(frame: pb.FromServer) -> bool:
@@ -63,7 +63,9 @@ def main() -> None:
     reuse_freed_memory()  # as runs do
     count = options.mb * 10**6 // 4 // options.tensors
     tensors = [torch.randn(count) for _ in range(options.tensors)]
-    expected = [Expected(str(n), pb.EXACT, CODEC, (count,), torch.float32) for n in range(options.tensors)]
+    expected = [
+        ExpectedTensor(str(n), pb.EXACT, CODEC, (count,), torch.float32) for n in range(options.tensors)
+    ]
     frames = sent(tensors)
     for x, arrived in zip(tensors, received(frames, expected).values(), strict=True):
         assert torch.equal(x, arrived)

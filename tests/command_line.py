@@ -29,7 +29,7 @@ def command_line(
     with tempfile.TemporaryDirectory() as folder:
         outputs = [Path(folder, name) for name in ("stdout", "stderr")]
         command = partial(_become, program, arguments, cwd or Path.cwd())
-        code = warm_forker().start(command, *outputs).ended.result().code
+        code = warm_forker().start(command, *outputs).end.result().code
         stdout, stderr = (path.read_text("utf-8") for path in outputs)
     assert code is not None
     return subprocess.CompletedProcess([program, *arguments], code, stdout, stderr)

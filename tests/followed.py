@@ -80,7 +80,7 @@ def follow(steps: Sequence[Step], folder: Path) -> None:
     """Follow steps in a folder, on little data; `AssertionError` with what was printed where one fails."""
     with TemporaryDirectory() as place:
         said = Path(place, "said")
-        ended = warm_forker().start(partial(_follow, steps, folder), said).ended.result()
+        ended = warm_forker().start(partial(_follow, steps, folder), said).end.result()
         assert ended.code == 0, said.read_text("utf-8")
 
 

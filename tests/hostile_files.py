@@ -198,8 +198,8 @@ class Files:
         self.build = self.trained.architecture.build
         self.x = self.trained.parts.data.batch(2)[0]
         for name in ("fp32", "w4", "dynamic_int8"):
-            backend = Precision.named(name).make_backend("precision", name)
-            backend.prepare(Precision.named(name).model(self.trained.client, backend, name), self.x)
+            backend = Precision.by_name(name).make_backend("precision", name)
+            backend.prepare(Precision.by_name(name).model(self.trained.client, backend, name), self.x)
             backend.convert().save(self.deployed / name)
         _graph(self.deployed / "graph", _STEPS, {"t0": torch.ones(1, 8, 8)})
         self.canary = Canary(folder)
@@ -228,7 +228,7 @@ class Files:
         trained.client(trained.parts.data.batch(2)[0])
 
     def _infer(self, path: Path) -> None:
-        subject_of(_of_the_run(self.infers.changed({"run": str(path)})))
+        subject_of(_of_the_run(self.infers.with_changes({"run": str(path)})))
 
     def _start(self, path: Path) -> None:
         TrainedStart.of(str(path))

@@ -36,7 +36,9 @@ def collected() -> set[tuple[str, ...]]:
     """Group and name of the choices with a case."""
     models = test_model_choices.test_model_choice_trains_all_weights_in_two_rounds_of_fsl_sage
     pairs = test_every_combination.test_dataset_with_distribution_trains_two_rounds
-    trained = {each: Precision.named(each) for each in names_of(GROUP) if Precision.named(each).as_trained}
+    trained = {
+        each: Precision.by_name(each) for each in names_of(GROUP) if Precision.by_name(each).as_trained
+    }
     found: set[tuple[str, ...]] = {each.parts for each in chain.from_iterable(choices_by_run())}
     found |= {("model", choice) for choice in values(models, "choice")}
     found |= {(group, each) for group in ("dataset", "distribution") for each in values(pairs, group)}

@@ -65,7 +65,7 @@ def _import_what_commands_need() -> None:
 @cache
 def import_language_models() -> None:
     """Let forks find them imported: they are imported once, and not in each fork that begins meanwhile."""
-    warm_forker().start(_name_language_models, Path(os.devnull)).ended.result()
+    warm_forker().start(_name_language_models, Path(os.devnull)).end.result()
 
 
 def _name_language_models() -> None:
@@ -104,11 +104,11 @@ class _Waited:
         self.pid = fork.pid.result()
 
     def poll(self) -> int | None:
-        return self._fork.ended.result().code if self._fork.ended.done() else None
+        return self._fork.end.result().code if self._fork.end.done() else None
 
     def wait(self, timeout: float | None = None) -> int | None:
         try:
-            return self._fork.ended.result(timeout).code
+            return self._fork.end.result(timeout).code
         except TimeoutError as error:
             raise TimeoutExpired("a fork", timeout or 0.0) from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from fedsplit.config.choices import CONFIGS, names_of, target_of
 from fedsplit.config.settings import CODECS, TOPICS, keys_of
 from fedsplit.config.signature import signature
-from fedsplit.config.values import allowed
+from fedsplit.config.values import describe_allowed
 
 _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w.@/-]+):(?: (?P<value>[^#]*?))?(?: *# (?P<comment>.*))?$")
 
@@ -101,7 +101,7 @@ def _choice(group: str, choice: str) -> list[str]:
 def _table(rows: list[tuple[Entry, object]]) -> list[str]:
     lines = ["| key | default | allowed | meaning |", "|---|---|---|---|"]
     for entry, kind in rows:
-        words = allowed(kind) if kind is not None else ""
+        words = describe_allowed(kind) if kind is not None else ""
         cells = [f"`{entry.key}`", f"`{entry.value}`" if entry.value else "", words, entry.comment]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return lines

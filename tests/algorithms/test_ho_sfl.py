@@ -125,8 +125,8 @@ def test_client_keeps_its_inputs_and_smashed_data_alone_until_its_slopes_are_ask
         build_client_cost(tiny("algorithm=ho_sfl", f"batch_size={size}").parts, trains_head=False)
         for size in (4, 10)
     )
-    assert large.held - small.held == (10 - 4) * (4 * 64 + Z)
-    assert large.memory - small.memory == large.held - small.held
+    assert large.waiting - small.waiting == (10 - 4) * (4 * 64 + Z)
+    assert large.memory - small.memory == large.waiting - small.waiting
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_splitfed_v3_averages_server_copies_of_clients_that_go_on_from_their_own
         )
     assert_close(run.algorithm.server.weights(), dict(reference.server.state_dict()), 1e-10)
     for c, client in enumerate(reference.clients):
-        assert_close(run.algorithm.own[c], dict(client.state_dict()), 1e-10)
+        assert_close(run.algorithm.own_weights[c], dict(client.state_dict()), 1e-10)
 
 
 @pytest.mark.usefixtures("float64")
@@ -88,7 +88,7 @@ def test_fed_per_averages_bodies_of_clients_that_go_on_from_their_own_heads(tiny
         )
     assert_close(run.algorithm.client_weights, dict(reference.client.state_dict()), 1e-10)
     for c, head in enumerate(reference.servers):
-        assert_close(run.algorithm.own[c], dict(head.state_dict()), 1e-10)
+        assert_close(run.algorithm.own_weights[c], dict(head.state_dict()), 1e-10)
 
 
 @pytest.mark.parametrize("algorithm", OWN)
@@ -100,10 +100,10 @@ def test_accuracies_are_means_over_clients_of_each_on_all_and_on_its_own_samples
     run = tiny(f"algorithm={algorithm}", *settings, "cohort_size=2")
     initial = run.algorithm.full_weights()
     record = run.run_round(0)
-    (absent,) = set(range(M)) - set(run.algorithm.own)
+    (absent,) = set(range(M)) - set(run.algorithm.own_weights)
     shared = run.algorithm.full_weights()
-    half = set(next(iter(run.algorithm.own.values())))
-    whole = [shared | run.algorithm.own.get(c, {k: initial[k] for k in half}) for c in range(M)]
+    half = set(next(iter(run.algorithm.own_weights.values())))
+    whole = [shared | run.algorithm.own_weights.get(c, {k: initial[k] for k in half}) for c in range(M)]
     halves, data = run.parts.models.halves, run.parts.data
     local = data.local_test
     assert local is not None
@@ -128,7 +128,7 @@ def test_accuracies_are_means_over_clients_of_each_on_all_and_on_its_own_samples
     assert record.local_accuracy.mean == pytest.approx(sum(locals_) / len(locals_))
     assert record.local_accuracy.worst == pytest.approx(min(locals_))
     assert len(set(accuracies)) > 1
-    assert absent not in run.algorithm.own
+    assert absent not in run.algorithm.own_weights
 
 
 @pytest.mark.usefixtures("float64")
@@ -140,8 +140,8 @@ def test_vectorized_engine_gives_what_the_sequential_one_gives(tiny: Build, algo
         ours, theirs = (run.run_round(t) for run in both)
         assert ours.test_loss == pytest.approx(theirs.test_loss, abs=1e-10)
         assert (ours.bytes, ours.observed) == (theirs.bytes, theirs.observed)
-    for client, own in both[0].algorithm.own.items():
-        assert_close(own, both[1].algorithm.own[client], 1e-12)
+    for client, own in both[0].algorithm.own_weights.items():
+        assert_close(own, both[1].algorithm.own_weights[client], 1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -204,14 +204,14 @@ def test_client_that_is_not_named_or_not_there_is_told_in_one_line(
     path, _ = left["fed_per"]
     directory = RunDirectory.existing(path, "run")
     with pytest.raises(UserError, match=r"its clients have models of their own: task.client names one of \d"):
-        directory.trained()
+        directory.trained_weights()
     with pytest.raises(UserError, match="its clients have models of their own"):
         TrainedStart.of(str(path))
     with pytest.raises(UserError, match=r"task\.client=9: must be one of \d, \d"):
-        directory.trained(9)
+        directory.trained_weights(9)
     shared = runs.ran(tiny("algorithm=fed_avg", "rounds=1"), tmp_path / "shared")
     with pytest.raises(UserError, match=r"task\.client=0: must be null: clients share the model of run="):
-        RunDirectory.existing(shared, "run").trained(0)
+        RunDirectory.existing(shared, "run").trained_weights(0)
     with pytest.raises(UserError, match=r"task\.client=0: must be null without run="):
         subject_of(tiny("algorithm=fed_avg").config, 0)
 
@@ -258,5 +258,7 @@ def test_stateless_clients_keep_their_own_heads(tiny: Build) -> None:
     for t in range(3):
         run.run_round(t)
         plain.run_round(t)
-    for client, own in run.algorithm.own.items():
-        assert all(torch.equal(tensor, plain.algorithm.own[client][name]) for name, tensor in own.items())
+    for client, own in run.algorithm.own_weights.items():
+        assert all(
+            torch.equal(tensor, plain.algorithm.own_weights[client][name]) for name, tensor in own.items()
+        )

@@ -26,7 +26,7 @@ ALPHA = 0.7
 def receivers(run: Experiment, t: int) -> list[int]:
     """The clients that share a gradient in a round, two of the three."""
     assert isinstance(run.algorithm, Sglr)
-    found = run.algorithm.drawn_receivers(t, run.transport.cohort(t, range(M)))  # type: ignore[attr-defined]
+    found = run.algorithm.draw_receivers(t, run.transport.cohort(t, range(M)))  # type: ignore[attr-defined]
     assert len(found) == 2
     return sorted(found)
 

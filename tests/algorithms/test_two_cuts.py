@@ -165,7 +165,7 @@ def test_client_holds_body_and_tail_and_waits_with_what_the_body_saved(tiny: Bui
         build_client_cost(run.parts, trains_head=run.algorithm.trains_head)
         for run in (tiny("algorithm=splitfed_v2"), tiny("algorithm=splitfed_v2", *TAIL))
     )
-    assert cut.held == plain.held
+    assert cut.waiting == plain.waiting
     tails = cut.memory - plain.memory - 4 * T - 2 * 4  # weights, gradient and slots of Adam, two counts
     assert 0 <= tails <= 9 * (2 * H + 3 * 4 * 10 + 8) + 8  # of 9 samples: outputs, logits, labels
 
@@ -240,7 +240,7 @@ def test_client_takes_outputs_of_the_trunk_for_the_batch_that_waits_and_no_other
         with pytest.raises(Corrupt):
             worker.admit(asked(2, step_tail=pb.StepTail(), tensors=[wrong]))
     assert worker.expectations.trunk_output(8)[0].shape == (8, 64)
-    with pytest.raises(Corrupt, match="no part of this run"):
+    with pytest.raises(Corrupt, match="not a part of this run"):
         worker.expectations.part(pb.AUXILIARY)
     plain = Expectations(tiny("algorithm=splitfed_v1").transport.run)
     with pytest.raises(Corrupt, match="hold no tail"):

@@ -25,7 +25,7 @@ def test_built_run_says_in_its_configuration_what_was_decided_and_leaves_the_one
 ) -> None:
     config = configured(*TINY, "engine=auto", "device=auto")
     before = config.plain()
-    stacked, alone = build_run(config), build_run(config.changed({"qat": True}))
+    stacked, alone = build_run(config), build_run(config.with_changes({"qat": True}))
     assert config.plain() == before
     for parts, engine, name in ((stacked, Vectorized, "vectorized"), (alone, Sequential, "sequential")):
         assert isinstance(parts.engine, engine)

@@ -79,7 +79,7 @@ LOST = [
     ("lgl_sl", STATELESS, "forget_copies", 2),
     ("splitfed_v1", ("cohort_size=3", "rounds=4"), "take", 1),
     ("fed_avg", STATELESS, "train_local", 5),
-    ("ampere", ("algorithm.device_rounds=1",), "evaluated", 1),
+    ("ampere", ("algorithm.device_rounds=1",), "forward_evaluating", 1),
 ]
 """Algorithm, settings, and a verb, with how often a worker does it before it is lost, this time included."""
 

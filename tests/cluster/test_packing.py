@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsplit.cluster.packing import PackedTensor, pack, packed_bytes, unpack
 from fedsplit.parties.messages import StackedGradients, Upload
-from fedsplit.state.settled import Settled
+from fedsplit.state.settled import SettledTensors
 
 DTYPES = [
     *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2),
@@ -66,7 +66,7 @@ def test_arrays_are_read_only_and_what_arrives_is_not_their_memory_unless_it_is_
 
 def test_messages_and_settled_states_arrive_as_objects_of_their_kind_within_trees() -> None:
     z, y = torch.rand(2, 3), torch.tensor([0, 1])
-    tree = {"a": [Upload(4, 1, z, y)], "b": (Settled({"w": z}), None, 2.5, "x")}
+    tree = {"a": [Upload(4, 1, z, y)], "b": (SettledTensors({"w": z}), None, 2.5, "x")}
     packed = pack(tree)
     assert packed_bytes(packed) == 2 * z.nbytes + y.nbytes
     arrived = unpack(packed)
@@ -75,8 +75,8 @@ def test_messages_and_settled_states_arrive_as_objects_of_their_kind_within_tree
     assert (upload.client, upload.step, others) == (4, 1, [None, 2.5, "x"])
     assert torch.equal(upload.z, z)
     assert torch.equal(upload.y, y)
-    assert isinstance(settled, Settled)
-    assert settled.digest == Settled({"w": z}).digest
+    assert isinstance(settled, SettledTensors)
+    assert settled.digest == SettledTensors({"w": z}).digest
     gradients = unpack(pack(StackedGradients([([3, 1], z)])))
     assert torch.equal(gradients[1], z[1])
 

@@ -27,7 +27,7 @@ def test_run_over_workers_of_ray_leaves_the_bits_of_one_process_and_no_process()
         run = built(*settings, *RAY)
         engine = run.parts.engine
         assert isinstance(engine, SpreadEngine)
-        with run.transport.opened(Path()):
+        with run.transport.open(Path()):
             places = listening(list(processes(mark)))
             state = trained(run, opened=True)
         summary = engine.summary

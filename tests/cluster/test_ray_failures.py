@@ -118,7 +118,7 @@ def test_cluster_that_is_there_is_joined_by_its_address_and_lives_on_after_its_n
                 "cluster.start_deadline_s=3",
             )
         run = built(*SETTINGS, *FED_AVG, *RAY)  # starts one of its own beside the stranger's
-        with run.transport.opened(tmp_path):
+        with run.transport.open(tmp_path):
             assert run.parts.engine.summary.workers == 2  # type: ignore[attr-defined]
 
 

@@ -54,7 +54,7 @@ def leaves(node: object, path: str = "") -> dict[str, object]:
 
 
 def trained(run: Experiment, rounds: int = ROUNDS, *, opened: bool = False) -> dict[str, object]:
-    with nullcontext() if opened else run.transport.opened(Path()):
+    with nullcontext() if opened else run.transport.open(Path()):
         for t in range(len(run.records), rounds):
             run.records.append(run.run_round(t))
         return leaves(run.checkpoint().state)
@@ -124,7 +124,7 @@ def test_copies_of_the_server_and_alignments_are_computed_by_all_workers() -> No
             return ask(worker, asked, *arguments)  # noqa: B023
 
         workers.ask = noted
-        with run.transport.opened(Path()):
+        with run.transport.open(Path()):
             run.run_round(0)
         assert answered == {0, 1}
 
@@ -157,7 +157,7 @@ def test_run_goes_on_with_another_number_of_workers_or_none_as_if_it_had_not_sto
 ) -> None:
     settings = settings_of(algorithm, "thrifty", engine)
     begun = built(*settings, *over(3))
-    with begun.transport.opened(Path()):
+    with begun.transport.open(Path()):
         begun.records.append(begun.run_round(0))
         save(tmp_path / "checkpoint", begun.checkpoint())
     for others in ([], over(2)):
@@ -172,7 +172,7 @@ def test_clients_of_one_stack_are_computed_by_one_worker_and_stay_there_while_th
     run = built(*settings_of("fed_avg", "none", "vectorized"), "cohort_size=7", *over(2))
     engine = run.parts.engine
     assert isinstance(engine, SpreadEngine)
-    with run.transport.opened(Path()):
+    with run.transport.open(Path()):
         run.run_round(0)
         homes = dict(engine.homes)
         units = engine.units(range(7))

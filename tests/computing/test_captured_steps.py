@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsplit.computing.captured_steps import MOST_FORMS, WARM_UP, CudaRecorder, Graphed, Outputs
+from fedsplit.computing.captured_steps import MOST_FORMS, WARM_UP, CudaRecorder, GraphedFunction, Outputs
 from fedsplit.errors import UserError
 from tests.computing.emulated_graphs import EmulatedRecorder
 
@@ -15,7 +15,7 @@ class Accumulator:
     def __init__(self) -> None:
         self.total = torch.zeros(3)
         self.recorder = EmulatedRecorder()
-        self.graphed = Graphed(self.add, self.recorder)
+        self.graphed = GraphedFunction(self.add, self.recorder)
 
     def add(self, x: Tensor, factor: Tensor | float, sign: int = 1) -> Outputs:
         self.total.add_((x * factor).sum(0) * sign)
@@ -87,9 +87,9 @@ def test_dropped_graph_is_captured_again_with_the_new_state() -> None:
 
 def test_emulated_recorder_refuses_waiting_for_the_host_and_replays_frozen_numbers() -> None:
     x = torch.ones(3)
-    reads = Graphed(lambda x: (x * float(x.sum()),), EmulatedRecorder())
+    reads = GraphedFunction(lambda x: (x * float(x.sum()),), EmulatedRecorder())
     calls = iter(range(100))
-    counts = Graphed(lambda x: (x * next(calls),), EmulatedRecorder())
+    counts = GraphedFunction(lambda x: (x * next(calls),), EmulatedRecorder())
     for _ in range(WARM_UP):
         reads(x)
         counts(x)

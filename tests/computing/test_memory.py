@@ -27,7 +27,7 @@ def test_memory_beyond_the_budget_is_mapped_and_leaves_no_file(temporary: Path) 
         memory.empty(torch.zeros(5), 7, 3),
         memory.empty(torch.zeros(5)),
     ]
-    assert (memory.used, memory.mapped) == (100, 84)
+    assert (memory.used_bytes, memory.mapped_bytes) == (100, 84)
     tensors[1].fill_(3.0)
     assert tensors[1].shape == (7, 3)
     assert tensors[1].sum() == 63
@@ -46,7 +46,7 @@ def test_tree_kept_in_memory_is_a_copy_and_reused_where_the_next_fits() -> None:
     again = memory.keep({"a": {"b": torch.ones(3)}, "step": 3, "none": None}, kept)
     assert again["a"]["b"].data_ptr() == kept["a"]["b"].data_ptr()
     assert again["step"] == 3
-    assert memory.used == 12
+    assert memory.used_bytes == 12
     assert memory.keep({"b": torch.ones(4)}, {"b": torch.ones(3)})["b"].shape == (4,)
 
 
@@ -63,7 +63,7 @@ def test_run_with_rings_on_disk_gives_the_bits_of_one_with_rings_in_memory(
     for t in range(3):
         for run in runs:
             run.run_round(t)
-    assert (runs[0].parts.memory.mapped, runs[1].parts.memory.mapped > 0) == (0, True)
+    assert (runs[0].parts.memory.mapped_bytes, runs[1].parts.memory.mapped_bytes > 0) == (0, True)
     ours, theirs = (run.algorithm.full_weights() for run in runs)
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
     assert _files(temporary) == []

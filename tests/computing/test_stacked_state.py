@@ -219,14 +219,15 @@ def test_what_is_kept_beside_parameters_moves_with_its_rows_and_is_part_of_their
         ModelState(module, SGD, keeps=["total"]),
     )
     some = stack.rows(rows_of(rows))
-    for tensor in some.kept["total"].values():
+    for tensor in some.rule_tensors["total"].values():
         tensor.add_(torch.tensor([1.0, 2.0]).view(-1, *[1] * (tensor.ndim - 1)))
-    some.descend([torch.zeros_like(each) for each in some.trained.values()], 1.0)
+    some.descend([torch.zeros_like(each) for each in some.trainable.values()], 1.0)
     for row in range(CLIENTS):
         lone.load_state(stack.row_state(row))
         added = float(rows.index(row) + 1) if row in rows else 0.0
-        assert all(bool((each == added).all()) for each in lone.kept["total"].values())
+        assert all(bool((each == added).all()) for each in lone.rule_tensors["total"].values())
     stack.load_row_state(rows[1], lone.state())
     assert all(
-        torch.equal(each[rows[1]], lone.kept["total"][name]) for name, each in stack.kept["total"].items()
+        torch.equal(each[rows[1]], lone.rule_tensors["total"][name])
+        for name, each in stack.rule_tensors["total"].items()
     )

@@ -138,7 +138,7 @@ def test_server_over_grpc_refuses_classes_of_ones_own_with_their_paths(
     configured: Configure, place: str
 ) -> None:
     target = "fedsplit.quant.codecs.sign.Sign" if place.startswith("quant") else "tests.conftest.Configure"
-    config = configured().changed({f"{place}._target_": target})
+    config = configured().with_changes({f"{place}._target_": target})
     if place.startswith("quant"):
         config = configured(f"{place}._target_={target}")
     else:

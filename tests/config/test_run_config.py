@@ -46,7 +46,7 @@ def test_every_key_that_is_changed_is_written_changed_and_where_it_was(configure
         "client_optimizer.lr": 0.25,
         "dataset.max_train": 20,
     }
-    before, after = config.plain(), config.changed(changes).plain()
+    before, after = config.plain(), config.with_changes(changes).plain()
     assert list(before) == list(after)
     for key, value in changes.items():
         node, was = after, before
@@ -57,7 +57,7 @@ def test_every_key_that_is_changed_is_written_changed_and_where_it_was(configure
         node[name] = was[name]
     assert after == before
     with pytest.raises(UserError, match="seed=-1: must be a whole number, 0 or greater"):
-        config.changed({"seed": -1})
+        config.with_changes({"seed": -1})
 
 
 def test_configuration_is_not_changed_by_what_is_made_of_it(configured: Configure) -> None:

@@ -88,9 +88,9 @@ def test_precision_of_ones_own_is_allowed_and_read_where_its_file_is(tmp_path: P
         configuration("task=infer", "precision=[mine]")
     with user_choices(str(tmp_path)):
         assert readers()["my_form"] == "my_package.Mine"
-        made = Precision.named("mine").make_backend("precision", "mine")
+        made = Precision.by_name("mine").make_backend("precision", "mine")
         assert type(made).__name__ == "FloatBackend"
         file.with_name("damaged.yaml").write_text("runtime: mine\n")
         with pytest.raises(UserError, match="deployment=damaged: its file must hold"):
-            Precision.named("damaged")
+            Precision.by_name("damaged")
     assert "my_form" not in readers()

@@ -9,7 +9,7 @@ from fedsplit.config.values import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    allowed,
+    describe_allowed,
     fits,
 )
 
@@ -72,4 +72,4 @@ def test_annotation_of_no_plain_type_accepts_every_plain_value(annotation: Any, 
     ],
 )
 def test_annotation_is_described_by_its_allowed_values(annotation: Any, words: str) -> None:
-    assert allowed(annotation) == words
+    assert describe_allowed(annotation) == words

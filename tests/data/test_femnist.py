@@ -79,7 +79,7 @@ def test_femnist_read_again_comes_from_the_cache_until_a_file_is_changed(
 ) -> None:
     first = _source(root).read()[0]
     with monkeypatch.context() as patched:
-        patched.setattr(Femnist, "_parsed", None)
+        patched.setattr(Femnist, "_parse", None)
         again = _source(root).read()[0]
     for one, other in zip(fields_of(first), fields_of(again), strict=True):
         assert torch.equal(one, other)

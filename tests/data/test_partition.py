@@ -35,7 +35,7 @@ def test_pieces_are_those_of_a_list_of_arrays(sizes: list[int]) -> None:
 
 
 def test_pieces_grouped_by_client_keep_the_order_of_samples() -> None:
-    grouped = Pieces.grouped(np.array([7, 1, 5, 3]), np.array([2, 0, 2, 0]), 4)
+    grouped = Pieces.group(np.array([7, 1, 5, 3]), np.array([2, 0, 2, 0]), 4)
     assert [shard.tolist() for shard in grouped] == [[1, 3], [], [7, 5], []]
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedsplit.building.client_model import ClientArchitecture
-from fedsplit.deployment.backends.backend import Deployed
+from fedsplit.deployment.backends.backend import DeployedModel
 
 _CODE = """
 import json, sys, torch
@@ -35,7 +35,7 @@ assert "openvino_telemetry" not in sys.modules or sys.modules["openvino_telemetr
 class Task:
     """A deployed client model, what its module is made from, and inputs to run it on."""
 
-    model: Deployed
+    model: DeployedModel
     architecture: ClientArchitecture
     inputs: Tensor
 

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 from fedsplit.building.client_model import ClientArchitecture
 from fedsplit.config.component import component_of
 from fedsplit.data.images import image_sizes
-from fedsplit.deployment.backends.backend import Deployed
+from fedsplit.deployment.backends.backend import DeployedModel
 from fedsplit.deployment.backends.trained_int8 import TrainedInt8
 from fedsplit.deployment.precisions import Int8Backend, Precision
 from fedsplit.models.adapters.adapter import NoAdapter
@@ -67,9 +67,9 @@ def client_of(choice: str) -> Client:
 
 
 @cache
-def deployed(choice: str, precision: str) -> Deployed:
+def deployed(choice: str, precision: str) -> DeployedModel:
     """The client model of a choice in a precision."""
-    backend = Precision.named(precision).make_backend("task.precisions", precision)
+    backend = Precision.by_name(precision).make_backend("task.precisions", precision)
     backend.prepare(client_of(choice).module, client_of(choice).samples[:2])
     if backend.calibrates:
         backend.calibrate(client_of(choice).calibration)
@@ -83,7 +83,7 @@ def trained_client(model: Callable[[], nn.Module], cut: str) -> fx.GraphModule:
 
 
 @cache
-def deployed_as_trained(runtime: Int8Backend, model: Callable[[], nn.Module], cut: str) -> Deployed:
+def deployed_as_trained(runtime: Int8Backend, model: Callable[[], nn.Module], cut: str) -> DeployedModel:
     """A client model that was trained for int8, on one of its runtimes."""
     backend = TrainedInt8(runtime)
     backend.prepare(trained_client(model, cut), trained_inputs()[:2])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fedsplit.deployment import storage
-from fedsplit.deployment.backends.backend import Deployed
+from fedsplit.deployment.backends.backend import DeployedModel
 from fedsplit.deployment.backends.openvino_model import OpenVinoModel
 from fedsplit.deployment.precisions import Precision
 from fedsplit.errors import UserError
@@ -207,7 +207,7 @@ def test_file_of_a_deployed_model_is_as_small_as_the_bits_of_its_precision(
 
 @pytest.mark.parametrize("precision", ["static_int8", "static_int8_pt2e"])
 def test_static_int8_refuses_calibration_samples_of_another_shape(precision: str) -> None:
-    backend = Precision.named(precision).make_backend("task.precisions", precision)
+    backend = Precision.by_name(precision).make_backend("task.precisions", precision)
     backend.prepare(client_of("digits_cnn").module, client_of("digits_cnn").samples[:2])
     for shape in ((4, 1, 8, 8), (4, 3, 16, 16), (0, 3, 8, 8), None):
         with pytest.raises(
@@ -218,9 +218,11 @@ def test_static_int8_refuses_calibration_samples_of_another_shape(precision: str
         assert caught.value.key == "calibration"
 
 
-def attempt(precision: str, module: nn.Module, batches: Sequence[Tensor]) -> tuple[Deployed, tuple[str, ...]]:
+def attempt(
+    precision: str, module: nn.Module, batches: Sequence[Tensor]
+) -> tuple[DeployedModel, tuple[str, ...]]:
     """A model that no other test has, and what of it stays in float32."""
-    backend = Precision.named(precision).make_backend("task.precisions", precision)
+    backend = Precision.by_name(precision).make_backend("task.precisions", precision)
     backend.prepare(module.eval(), batches[0])
     if backend.calibrates:
         backend.calibrate(batches)
@@ -282,4 +284,4 @@ def test_precision_that_needs_a_missing_package_names_it_and_its_extra(
             monkeypatch.delattr(name)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=re.escape(f"needs {package}: {install_command(extra)}")):
-        Precision.named(precision).make_backend("task.precisions", precision)
+        Precision.by_name(precision).make_backend("task.precisions", precision)

@@ -24,7 +24,7 @@ def whole() -> nn.Module:
 
 
 def size(whole: nn.Module, precision: str, folder: Path) -> int:
-    backend = Precision.named(precision).make_backend("task.precisions", precision)
+    backend = Precision.by_name(precision).make_backend("task.precisions", precision)
     samples = torch.randn(8, 3, 64, 64)
     backend.prepare(whole, samples[:2])
     backend.calibrate([samples])

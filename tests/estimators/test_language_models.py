@@ -45,4 +45,4 @@ def test_alignment_of_llama_under_fused_attention_is_autograd_by_hand(lora: bool
     error, found = estimator.error_gradients(state, objective, Chunk(z, y, dz), seed=None)
     assert float(error) == pytest.approx(float((expected.detach() - dz).square().sum()), rel=1e-5)
     assert all(map(close, found, gradients))
-    assert list(state.trained) == list(trained)
+    assert list(state.trainable) == list(trained)

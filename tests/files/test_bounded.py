@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import MIB, Damaged, csv_rows, csv_table, json_in, number, text, whole, yaml_in
+from fedsplit.files.bounded import (
+    MIB,
+    Damage,
+    csv_rows,
+    csv_table,
+    json_in,
+    number,
+    parse_whole_number,
+    text,
+    yaml_in,
+)
 from fedsplit.recording.class_counts import read_class_counts
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.reports.figures.confusion import read_confusion
@@ -50,7 +60,7 @@ def test_yaml_beyond_bounds_is_refused_by_one_short_line_that_names_the_file(
 ) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(content)
-    with pytest.raises(Damaged) as caught:
+    with pytest.raises(Damage) as caught:
         yaml_in(path)
     assert str(caught.value).startswith("config.yaml ")
     assert "\n" not in str(caught.value)
@@ -85,7 +95,7 @@ def test_plain_values_come_back_from_yaml_and_json_as_they_were_written(
 def test_json_beyond_bounds_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(content, "utf-8", "surrogatepass")
-    with pytest.raises(Damaged, match=r"^results\.json "):
+    with pytest.raises(Damage, match=r"^results\.json "):
         json_in(path)
 
 
@@ -93,7 +103,7 @@ def test_text_is_read_up_to_its_bound_and_refused_beyond(tmp_path: Path) -> None
     path = tmp_path / "file"
     path.write_text("x" * 10)
     assert text(path, 10) == "x" * 10
-    with pytest.raises(Damaged, match="file has more than"):
+    with pytest.raises(Damage, match="file has more than"):
         text(path, 9)
 
 
@@ -104,7 +114,7 @@ def test_text_is_read_up_to_its_bound_and_refused_beyond(tmp_path: Path) -> None
 def test_csv_beyond_bounds_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "file.csv"
     path.write_text(content, "latin-1")
-    with pytest.raises(Damaged, match=r"file\.csv"):
+    with pytest.raises(Damage, match=r"file\.csv"):
         list(csv_table(path)[1])
 
 
@@ -119,8 +129,8 @@ def test_csv_is_read_by_line_without_empty_ones(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cell", ["", "-1", "1.0", "1e3", "9" * 400, "9" * 5000, "٣", "11", "1_0", " 1"])
 def test_what_is_no_whole_number_within_its_range_is_refused(cell: str) -> None:
     with pytest.raises(ValueError, match="is no whole number up to 10"):
-        whole(cell, 10)
-    assert whole("10", 10) == 10
+        parse_whole_number(cell, 10)
+    assert parse_whole_number("10", 10) == 10
 
 
 @pytest.mark.parametrize("cell", ["", "x", "1e40", "-1e300", "9" * 300])

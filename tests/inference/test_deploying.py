@@ -16,7 +16,7 @@ def test_int8_of_inference_is_deployed_by_the_backend_that_is_asked_for(backend:
         "pt2e_compiled": "PT2E, compiled",
     }
     for name in ("int8", "qat_int8"):
-        assert deploying.deployed(name).runtime == runtimes[backend]
-        assert deploying.deployed(name).as_trained == (name == "qat_int8")
+        assert deploying.deployed_precision(name).runtime == runtimes[backend]
+        assert deploying.deployed_precision(name).as_trained == (name == "qat_int8")
     for name in ("fp32", "dynamic_int8", "w4"):
-        assert deploying.deployed(name) == Precision.named(name)
+        assert deploying.deployed_precision(name) == Precision.by_name(name)

@@ -16,15 +16,15 @@ from fedsplit.deployment.backends.backend import SmashedData
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.inference.grpc.device import DeviceClient
-from fedsplit.inference.grpc.devices import Devices, Gone, GrpcDevice, check_measured
-from fedsplit.inference.server_half import Answered
+from fedsplit.inference.grpc.devices import DeviceGone, Devices, GrpcDevice, check_measured
+from fedsplit.inference.server_half import RequestAnswer
 from fedsplit.quant.message import Corrupt, Message
 from fedsplit.tasks.infer import Infer
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import Parcel, announcement
 from fedsplit.transport.grpc.protocol.tls import Tls
 from fedsplit.transport.grpc.server import listening as server_listening
-from fedsplit.transport.grpc.server.meeting import Link, Refused
+from fedsplit.transport.grpc.server.meeting import Link, StreamRefused
 from tests.conftest import TINY
 from tests.warm import warm_children
 
@@ -85,11 +85,11 @@ class Breaking(DeviceClient):
 
     broken = False
 
-    def _measured(self, asked: Any, parcel: Any) -> Any:
+    def _measure(self, asked: Any, parcel: Any) -> Any:
         if not type(self).broken:
             type(self).broken = True
             raise Corrupt("the network broke")
-        return super()._measured(asked, parcel)
+        return super()._measure(asked, parcel)
 
 
 @pytest.mark.long  # a spawned device's bits are compared in every run
@@ -247,7 +247,7 @@ class Asked:
     def _ask(self) -> None:
         try:
             self.answers.append(self.hub.ask(0, "smashed", pb.FromServer(request=pb.Request(batch=0))))
-        except Gone as gone:
+        except DeviceGone as gone:
             self.answers.append(gone)
 
 
@@ -255,7 +255,7 @@ def test_hub_of_devices_returns_an_answer_to_its_request() -> None:
     asked = Asked()
     parcel = smashed(asked.identity)
     assert asked.hub.admit(asked.link, 0, parcel.head)
-    asked.hub.received(asked.link, 0, parcel)
+    asked.hub.receive(asked.link, 0, parcel)
     asked.thread.join(LONG)
     assert asked.answers == [parcel]
 
@@ -267,14 +267,14 @@ def of(dtype: torch.dtype, shape: tuple[int, ...] = BATCH) -> Message:
 @pytest.mark.parametrize(
     ("message", "others", "told"),
     [
-        (of(torch.float32, (5, 3, 2, 2)), {}, "is of shape"),
-        (of(torch.float32, (4, 12)), {}, "is of shape"),
-        (of(torch.int64), {}, r"no smashed data are of torch\.int64"),
-        (None, {"data_type": 99}, "no smashed data are of None"),
-        (None, {"size": 1 << 40}, "bytes are more than"),
+        (of(torch.float32, (5, 3, 2, 2)), {}, "must have shape"),
+        (of(torch.float32, (4, 12)), {}, "must have shape"),
+        (of(torch.int64), {}, r"smashed data have type torch\.int64"),
+        (None, {"data_type": 99}, "smashed data have type None"),
+        (None, {"size": 1 << 40}, "which is more than it can have"),
         (None, {"codec": pb.EXACT}, "came in place of"),
         (None, {"name": "y"}, "came in place of"),
-        (None, {"values": 7}, "values, not 7"),
+        (None, {"values": 7}, "values, and 7 came"),
     ],
 )
 def test_hub_of_devices_refuses_tensors_other_than_smashed_data(
@@ -285,7 +285,7 @@ def test_hub_of_devices_refuses_tensors_other_than_smashed_data(
         asked.hub.admit(asked.link, 0, smashed(asked.identity, message, **others).head)
     asked.hub.detach(asked.link, 0, 0)
     asked.thread.join(LONG)
-    assert isinstance(asked.answers[0], Gone)
+    assert isinstance(asked.answers[0], DeviceGone)
 
 
 @pytest.mark.parametrize(
@@ -293,11 +293,11 @@ def test_hub_of_devices_refuses_tensors_other_than_smashed_data(
     [
         ((2, 3, 5), None),
         ((2, 8, 5), None),
-        ((2, 9, 5), "no batch has 9 positions"),
-        ((2, 0, 5), "no batch has 0 positions"),
-        ((3, 3, 5), "is of shape"),
-        ((2, 3, 6), "is of shape"),
-        ((2,), "is of shape"),
+        ((2, 9, 5), "smashed data have 9 positions, which no batch has"),
+        ((2, 0, 5), "smashed data have 0 positions, which no batch has"),
+        ((3, 3, 5), "must have shape"),
+        ((2, 3, 6), "must have shape"),
+        ((2,), "must have shape"),
     ],
 )
 def test_hub_of_devices_admits_batches_of_texts_of_every_length_that_models_see(
@@ -321,23 +321,23 @@ def test_hub_of_devices_refuses_answers_to_what_was_not_requested() -> None:
         asked.hub.admit(asked.link, 0, smashed(other).head)
     measured = pb.FromClient(identity=asked.identity, measured=pb.Measured())
     with pytest.raises(Corrupt, match="measured came in place of smashed"):
-        asked.hub.received(asked.link, 0, Parcel(measured))
-    with pytest.raises(Corrupt, match="nothing was asked"):
+        asked.hub.receive(asked.link, 0, Parcel(measured))
+    with pytest.raises(Corrupt, match="had asked for nothing"):
         asked.hub.admit(Link(lambda: None), 0, smashed(asked.identity).head)
     bare = pb.FromClient(identity=asked.identity, smashed=pb.Smashed())
-    with pytest.raises(Corrupt, match="did not come"):
-        asked.hub.received(asked.link, 0, Parcel(bare))
+    with pytest.raises(Corrupt, match="without its smashed data"):
+        asked.hub.receive(asked.link, 0, Parcel(bare))
 
 
 def test_hub_of_devices_lets_in_known_devices_of_a_measured_precision_once() -> None:
     known = hub()
-    with pytest.raises(Refused, match="this study has devices 0 to 1"):
+    with pytest.raises(StreamRefused, match="this study has devices 0 to 1"):
         known.greet(hello(2))
-    with pytest.raises(Refused, match="it runs precision 'fp32', and this server measures int8"):
+    with pytest.raises(StreamRefused, match="it runs precision 'fp32', and this server measures int8"):
         known.attach(Link(lambda: None), hello(), pb.Deployed(precision="fp32"))
     known.attach(Link(lambda: None), hello(), pb.Deployed(precision="int8"))
     known.attach(Link(lambda: None), hello(), pb.Deployed(precision="int8"))  # the same process again
-    with pytest.raises(Refused, match="is here already"):
+    with pytest.raises(StreamRefused, match="is here already"):
         known.greet(hello(0, b"o" * 16))
 
 
@@ -363,7 +363,7 @@ def test_impossible_measurements_of_a_device_are_refused(measured: pb.Measured) 
 
 @pytest.mark.parametrize("flipped", [0, 1])
 def test_measurements_of_a_device_that_got_other_logits_than_were_sent_are_refused(flipped: int) -> None:
-    answered = Answered(torch.tensor([[1.0, 2.0], [4.0, 3.0]]), 0.01)
+    answered = RequestAnswer(torch.tensor([[1.0, 2.0], [4.0, 3.0]]), 0.01)
 
     class Hub:
         def wait_for(self, number: int) -> pb.Deployed:
@@ -375,7 +375,7 @@ def test_measurements_of_a_device_that_got_other_logits_than_were_sent_are_refus
 
     device = GrpcDevice(0, Hub(), None, None)  # type: ignore[arg-type]
     if flipped:
-        with pytest.raises(Corrupt, match="other logits arrived than were sent"):
+        with pytest.raises(Corrupt, match="not those that the server sent"):
             device._answer(answered, 2)
     else:
         assert device._answer(answered, 2).checksum == answered.checksum

@@ -27,7 +27,7 @@ from tests.conftest import TINY, Configure
 
 def _prepared(dataset: Dataset) -> Dataset:
     assert isinstance(dataset, ImageDataset)
-    return dataset.normalised(Normalisation(torch.ones(1), torch.zeros(1)))
+    return dataset.normalise_by(Normalisation(torch.ones(1), torch.zeros(1)))
 
 
 BESIDE = Member(0, _prepared)

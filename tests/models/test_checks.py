@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedsplit.errors import UserError
 from fedsplit.models.splitting.checks import check_output, check_tensors
 from fedsplit.models.splitting.split import split
-from fedsplit.models.splitting.tied import copy_untied
+from fedsplit.models.splitting.tied import copy_without_ties
 from fedsplit.objectives.classification import Classification
 from tests.conftest import Build
 
@@ -103,7 +103,7 @@ def derived(net: Net) -> None:
 
 
 @pytest.mark.parametrize("break_it", [locked, derived])
-@pytest.mark.parametrize("use", [lambda net: split(net, "a", X), copy_untied])
+@pytest.mark.parametrize("use", [lambda net: split(net, "a", X), copy_without_ties])
 def test_model_that_cannot_be_copied_is_refused(
     break_it: Callable[[Net], None], use: Callable[[Net], object]
 ) -> None:

@@ -11,7 +11,7 @@ from fedsplit.models.rounding.fake_quantization import (
     fake_quantized_weight,
     with_fake_quantized_weights,
 )
-from fedsplit.quant.weight_grid import WeightBits, quantized_weights
+from fedsplit.quant.weight_grid import WeightBits, quantize_weights
 from tests.quant.test_weight_grid import WIDTHS, drawn
 
 
@@ -19,7 +19,7 @@ from tests.quant.test_weight_grid import WIDTHS, drawn
 def test_fake_quantized_weights_take_the_gradient_of_their_rounded_values(bits: WeightBits) -> None:
     layer = nn.Conv2d(2, 3, 3)
     x, weight, bias = drawn(4, 2, 6, 6), layer.weight, layer.bias
-    rounded = quantized_weights(weight.detach(), bits).values.requires_grad_()
+    rounded = quantize_weights(weight.detach(), bits).values.requires_grad_()
     expected = F.conv2d(x, rounded, bias)
     gradient = torch.autograd.grad(expected.square().sum(), rounded)
     output = with_fake_quantized_weights(layer, bits)(x)
@@ -30,7 +30,7 @@ def test_fake_quantized_weights_take_the_gradient_of_their_rounded_values(bits: 
 
 def test_fake_quantized_linear_layer_computes_with_rounded_weights() -> None:
     layer, x = nn.Linear(7, 3), drawn(4, 7)
-    expected = x @ quantized_weights(layer.weight.detach(), 4).values.T + layer.bias
+    expected = x @ quantize_weights(layer.weight.detach(), 4).values.T + layer.bias
     torch.testing.assert_close(with_fake_quantized_weights(layer, 4)(x), expected)
     assert list(layer.state_dict()) == ["weight", "bias"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from fedsplit.models.rounding.int8_graph import int8_graph
-from fedsplit.models.rounding.quantized_training import FakeQuantization, fake_quantized
+from fedsplit.models.rounding.quantized_training import FakeQuantization, build_fake_quantized
 from fedsplit.models.splitting.split import split
 from fedsplit.models.zoo.cifar_resnet import cifar_resnet
 from fedsplit.quant.weight_grid import WeightBits
@@ -39,7 +39,7 @@ def trained(whole: nn.Module, cut: str, bits: WeightBits = 8) -> fx.GraphModule:
     """The client model with ranges and statistics of some batches, and scales that are negative, or zero."""
     torch.manual_seed(0)
     client = split(whole.train(), cut, drawn(2, *SHAPE)).client
-    made = fake_quantized(client, drawn(2, *SHAPE), FakeQuantization(bits, activations=True))
+    made = build_fake_quantized(client, drawn(2, *SHAPE), FakeQuantization(bits, activations=True))
     norms = [each for each in made.modules() if isinstance(each, nn.BatchNorm2d)]
     with torch.no_grad():
         for norm in norms:
@@ -81,7 +81,7 @@ def test_int8_graph_holds_8_bit_codes_and_no_floating_point_weights() -> None:
 
 def test_int8_graph_of_a_model_without_ranges_is_refused() -> None:
     client = split(plain().train(), "3", drawn(2, *SHAPE)).client
-    made = fake_quantized(client, drawn(2, *SHAPE), FakeQuantization(8, activations=True))
+    made = build_fake_quantized(client, drawn(2, *SHAPE), FakeQuantization(8, activations=True))
     with pytest.raises(ValueError, match="knows no ranges"):
         int8_graph(made)
 

@@ -10,7 +10,12 @@ from torch import nn
 from fedsplit.computing.model_state import ModelState
 from fedsplit.errors import UserError
 from fedsplit.models.rounding.fake_quantization import FakeQuantizedActivations, weights_of
-from fedsplit.models.rounding.quantized_training import RANGES, FakeQuantization, as_floats, fake_quantized
+from fedsplit.models.rounding.quantized_training import (
+    RANGES,
+    FakeQuantization,
+    as_floats,
+    build_fake_quantized,
+)
 from fedsplit.models.splitting.split import split
 from fedsplit.models.zoo.cifar_resnet import cifar_resnet
 from fedsplit.models.zoo.digits_cnn import digits_cnn
@@ -36,7 +41,7 @@ def places_of_rounding(client: nn.Module) -> list[str]:
 def test_fake_quantized_model_keeps_parameter_names_and_leaves_the_original_unchanged() -> None:
     client = digits_client()
     before = {name: tensor.clone() for name, tensor in client.state_dict().items()}
-    made = fake_quantized(client, drawn(2, 1, 8, 8), INT8)
+    made = build_fake_quantized(client, drawn(2, 1, 8, 8), INT8)
     kept = {name: tensor for name, tensor in made.state_dict().items() if not name.startswith(RANGES)}
     assert list(kept) == list(before) == list(client.state_dict())
     assert all(torch.equal(before[name], tensor) for name, tensor in kept.items())
@@ -48,7 +53,7 @@ def test_fake_quantized_model_keeps_parameter_names_and_leaves_the_original_unch
 
 def test_fake_quantized_model_without_activations_has_no_ranges() -> None:
     client = digits_client()
-    made = fake_quantized(client, drawn(2, 1, 8, 8), FakeQuantization(weight_bits=2, activations=False))
+    made = build_fake_quantized(client, drawn(2, 1, 8, 8), FakeQuantization(weight_bits=2, activations=False))
     assert list(made.state_dict()) == list(client.state_dict())
     assert len(torch.unique(weights_of(made.get_submodule("conv2")).values[0])) <= 3
 
@@ -56,14 +61,14 @@ def test_fake_quantized_model_without_activations_has_no_ranges() -> None:
 def test_fake_quantized_model_does_not_round_between_fused_operations() -> None:
     whole = cifar_resnet(num_classes=10, channels=3, image_size=8, depth=20).train()
     client = split(whole, "layer1", drawn(2, 3, 8, 8)).client
-    names = places_of_rounding(fake_quantized(client, drawn(2, 3, 8, 8), INT8))
+    names = places_of_rounding(build_fake_quantized(client, drawn(2, 3, 8, 8), INT8))
     # the input, the stem behind its activation, and of each block the first activation, the branch, the sum
     assert len(names) == 2 + 3 * 3
     assert not any("conv" in name for name in names)
 
 
 def test_fake_quantized_pass_gives_the_codes_of_integer_arithmetic() -> None:
-    made = fake_quantized(digits_client(), drawn(2, 1, 8, 8), INT8)
+    made = build_fake_quantized(digits_client(), drawn(2, 1, 8, 8), INT8)
     for _ in range(3):
         made(torch.randn(16, 1, 8, 8))
     made.eval()
@@ -102,7 +107,7 @@ def convolved(codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def test_fake_quantized_pass_with_frozen_buffers_updates_no_ranges() -> None:
-    state = ModelState(fake_quantized(digits_client(), drawn(2, 1, 8, 8), INT8))
+    state = ModelState(build_fake_quantized(digits_client(), drawn(2, 1, 8, 8), INT8))
     before = state.weights()
     frozen = state.frozen_buffers()
     z = state.forward(drawn(3, 1, 8, 8), seed=0, buffers=frozen)
@@ -117,10 +122,10 @@ def test_as_floats_gives_an_ordinary_model_with_the_rounded_weights() -> None:
     before = {name: tensor.clone() for name, tensor in client.state_dict().items()}
     rounding = FakeQuantization(weight_bits=2, activations=False)
     for chosen in (rounding, FakeQuantization(weight_bits=2, activations=True)):
-        floats = as_floats(fake_quantized(client, x, chosen))
+        floats = as_floats(build_fake_quantized(client, x, chosen))
         assert list(floats.state_dict()) == list(before)
         assert {type(each).__module__.partition(".")[0] for each in floats.children()} == {"torch"}
-        assert torch.equal(floats(x), fake_quantized(client, x, rounding)(x))
+        assert torch.equal(floats(x), build_fake_quantized(client, x, rounding)(x))
         assert not torch.equal(floats(x), client(x))
     assert all(torch.equal(before[name], tensor) for name, tensor in client.state_dict().items())
 
@@ -129,4 +134,4 @@ def test_fake_quantization_of_a_client_model_without_layers_to_round_is_refused(
     layers = OrderedDict(norm=nn.BatchNorm2d(1), flatten=nn.Flatten(), fc=nn.Linear(64, 10))
     client = split(nn.Sequential(layers).train(), "flatten", drawn(2, 1, 8, 8)).client
     with pytest.raises(UserError, match="weight_bits=4: the client model has no convolution"):
-        fake_quantized(client, drawn(2, 1, 8, 8), FakeQuantization(weight_bits=4, activations=False))
+        build_fake_quantized(client, drawn(2, 1, 8, 8), FakeQuantization(weight_bits=4, activations=False))

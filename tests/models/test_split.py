@@ -12,7 +12,7 @@ from fedsplit.computing.layout import unflattened_shape
 from fedsplit.computing.model_state import ModelState
 from fedsplit.errors import UserError
 from fedsplit.models.splitting.split import SplitModel, split
-from fedsplit.models.splitting.tied import copy_untied, tied_groups
+from fedsplit.models.splitting.tied import copy_without_ties, tied_groups
 from fedsplit.models.zoo.cifar_resnet import cifar_resnet
 from fedsplit.models.zoo.digits_cnn import digits_cnn
 from fedsplit.models.zoo.resnet import ResNetAuxiliary, resnet18
@@ -427,7 +427,7 @@ def test_tied_parameters_are_refused_and_become_separate_where_untied(
         UserError, match=rf"model=Tied: {one} and {other} are one and the same; model\.untie=true lets"
     ):
         split(whole, "b", x)
-    separate = copy_untied(whole)
+    separate = copy_without_ties(whole)
     assert tied_groups(separate) == []
     assert torch.equal(separate(x), whole(x))
     halves = assert_the_halves_are_the_whole(separate, "b", x)
@@ -465,7 +465,7 @@ def test_module_with_two_names_is_tied_with_all_its_parameters_and_buffers() -> 
     assert ["first.1.running_mean", "second.1.running_mean"] in tied_groups(whole)
     with pytest.raises(UserError, match=r"first\.0\.weight and second\.0\.weight are one and the same"):
         split(whole, "first", x)
-    assert_the_halves_are_the_whole(copy_untied(whole), "first", x)
+    assert_the_halves_are_the_whole(copy_without_ties(whole), "first", x)
 
 
 def _of_one_batch(net: Net, x: Tensor) -> Tensor:
@@ -752,7 +752,7 @@ def test_tensor_of_three_names_is_untied_into_three() -> None:
 
     module = Shared()
     assert tied_groups(module) == [["first.weight", "second.weight", "third.weight"]]
-    own = copy_untied(module)
+    own = copy_without_ties(module)
     assert tied_groups(own) == []
     for name, tensor in own.state_dict().items():
         assert torch.equal(tensor, module.state_dict()[name])

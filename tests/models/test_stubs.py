@@ -11,7 +11,7 @@ from fedsplit.errors import UserError
 from fedsplit.models.derived import DerivedAuxiliary
 from fedsplit.models.splitting.cuts import evaluating, resolve_cut
 from fedsplit.models.splitting.split import SplitModel, find_cuts, split
-from fedsplit.models.splitting.tied import copy_untied
+from fedsplit.models.splitting.tied import copy_without_ties
 from fedsplit.models.splitting.unknown import ValuesElsewhere
 from tests.cases import long_but
 from tests.models.families import DECODERS, ENCODERS, TARGETS, adapted, decoder, encoder, tokens
@@ -126,7 +126,7 @@ def test_parameters_that_learn_and_are_tied_are_refused_and_frozen_ones_are_one_
     whole = decoder("gpt2", tied=True)
     with pytest.raises(UserError, match=r"transformer.wte.weight and lm_head.weight are one and the same"):
         split(whole, "transformer.h.0", EXAMPLE)
-    assert_keys_are_partitioned(whole, split(copy_untied(whole), "transformer.h.0", EXAMPLE))
+    assert_keys_are_partitioned(whole, split(copy_without_ties(whole), "transformer.h.0", EXAMPLE))
     halves = split(adapted(whole), "transformer.h.0", EXAMPLE)
     held = (
         halves.client.state_dict()["transformer.wte.weight"],

@@ -5,7 +5,7 @@ from math import log
 import pytest
 from scipy.stats import kstest, norm
 
-from fedsplit.config.values import Spread, SpreadFromZero, allowed, fits
+from fedsplit.config.values import Spread, SpreadFromZero, describe_allowed, fits
 from fedsplit.network.network import SimulatedNetwork, draw_quantity
 
 
@@ -97,4 +97,4 @@ def test_spread_of_another_form_or_range_is_refused(value: object) -> None:
 def test_spread_with_zero_is_allowed_only_for_a_latency(value: object) -> None:
     assert not fits(Spread, value)
     assert fits(SpreadFromZero, value)
-    assert "[uniform, low, high] or [lognormal, median, sigma up to 5]" in allowed(Spread)
+    assert "[uniform, low, high] or [lognormal, median, sigma up to 5]" in describe_allowed(Spread)

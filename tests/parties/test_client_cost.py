@@ -39,8 +39,8 @@ def largest(run: Experiment) -> int:
 def test_waiting_client_holds_its_images_activations_and_smashed_data(tiny: Build) -> None:
     run = tiny("algorithm=splitfed_v2")
     found = cost(run)
-    assert found.held == largest(run) * (X + MAPS + INDICES + Z)
-    assert found.memory == 4 * C + 4 * STEPS + found.held  # weights, gradients and Adam's two slots
+    assert found.waiting == largest(run) * (X + MAPS + INDICES + Z)
+    assert found.memory == 4 * C + 4 * STEPS + found.waiting  # weights, gradients and Adam's two slots
 
 
 def test_client_of_an_auxiliary_loss_holds_nothing_and_has_the_auxiliary_model_beside_its_own(
@@ -48,7 +48,7 @@ def test_client_of_an_auxiliary_loss_holds_nothing_and_has_the_auxiliary_model_b
 ) -> None:
     plain = cost(tiny("algorithm=splitfed_v2"))
     trained, estimated = cost(tiny("algorithm=cse_fsl")), cost(tiny("algorithm=fsl_sage"))
-    assert trained.held == estimated.held == 0
+    assert trained.waiting == estimated.waiting == 0
     assert estimated.memory - plain.memory == A  # its linear head gives gradients without a graph
     assert trained.memory - plain.memory > 4 * A + 2 * STEPS
     assert cost(tiny("algorithm=fsl_sage", "algorithm.warm_start=1")) == trained
@@ -99,7 +99,7 @@ def test_bytes_of_a_large_batch_are_those_that_its_own_step_saves(tiny: Build, o
     x = run.parts.data.dataset.train.inputs_at(torch.arange(11))
     with SavedTensors([*body.parameters.values(), *body.buffers.values()]) as saved:
         z, _descend = forward_body(body, x, rule=LocalRule(), seeds=StepSeeds(0))
-    assert cost(run).held == saved.peak_with(z)
+    assert cost(run).waiting == saved.peak_with(z)
 
 
 def test_measuring_moves_no_model_and_draws_nothing(tiny: Build) -> None:
@@ -130,5 +130,5 @@ def test_resnet18_at_batch_256_holds_what_was_published_and_the_images(tiny: Bui
     """94 MiB without the images, with a cut after `layer2` of 32x32 pixels."""
     images = ["dataset.image_size=32", "dataset.max_train=512", "num_clients=2", "batch_size=256"]
     run = tiny("algorithm=splitfed_v2", "model=resnet18", *images)
-    mib = cost(run).held / 2**20
+    mib = cost(run).waiting / 2**20
     assert mib - 256 * 1 * 32 * 32 * 4 / 2**20 == pytest.approx(94, abs=0.1)

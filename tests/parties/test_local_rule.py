@@ -75,7 +75,7 @@ def gradients(rule: LocalRule) -> tuple[LocalGradients, Tensor]:
         layer.weight.copy_(torch.randn(2, 3, generator=draw))
     body, head = ModelState(layer), ModelState(nn.Identity())
     found = rule.gradients(LocalBatch(body, head, Squares(), x, y, StepSeeds(rule=1)))
-    assert torch.equal(body.trained["weight"], layer.weight)
+    assert torch.equal(body.trainable["weight"], layer.weight)
     return found, 2 * (x @ layer.weight.detach().T - y).T @ x / y.numel()
 
 

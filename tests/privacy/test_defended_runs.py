@@ -59,16 +59,16 @@ def test_released_accuracy_is_that_of_noisy_smashed_data_and_the_same_each_time(
     run = tiny("algorithm=splitfed_v1", "defence=gaussian", "defence.clip=1", "defence.sigma=3")
     record = run.run_round(0)
     evaluate, full = run.evaluation, run.algorithm.full_weights()
-    assert evaluate.released([full], None, 0) == record.released_accuracy
+    assert evaluate.released_accuracy([full], None, 0) == record.released_accuracy
     calm = replace(evaluate, blueprint=replace(evaluate.blueprint, defence=_Same()))
-    assert calm.released([full], None, 0) == record.test_accuracy
+    assert calm.released_accuracy([full], None, 0) == record.test_accuracy
     halved = replace(evaluate, blueprint=replace(evaluate.blueprint, defence=_Nothing()))
     with torch.no_grad():
         z = torch.zeros(1, *run.parts.models.smashed_shape)
         server = run.parts.models.halves.server.eval()
         guess = int(server(z).argmax())
     labels = run.parts.data.dataset.test.labels_at(slice(None))
-    assert halved.released([full], None, 0) == float((labels == guess).double().mean())
+    assert halved.released_accuracy([full], None, 0) == float((labels == guess).double().mean())
 
 
 class _Same(Defence):
@@ -105,14 +105,14 @@ def test_releases_are_those_that_leave_clients(
 ) -> None:
     """Whatever leaves a client is noted where it does; who was in that batch is found from the order."""
     left: set[tuple[int, int, int]] = set()
-    released = Blueprint.released
+    released = Blueprint.release
 
     def noted(self: Blueprint, exact: Upload, round: int, purpose: str = "smashed data") -> Upload:
         if not purpose.endswith("an evaluation"):
             left.add((exact.client, round, exact.step))
         return released(self, exact, round, purpose)
 
-    monkeypatch.setattr(Blueprint, "released", noted)
+    monkeypatch.setattr(Blueprint, "release", noted)
     run = tiny("dataset.max_train=90", "batch_size=7", "engine=sequential", *GAUSSIAN, *COUNTED[case])
     epsilons = [run.run_round(t).epsilons["smashed"] for t in range(3)]
     by_hand: Counter[int] = Counter()

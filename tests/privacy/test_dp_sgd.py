@@ -11,7 +11,7 @@ from torch.func import functional_call
 from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.stacked_state import StackedState
 from fedsplit.errors import UserError
-from fedsplit.models.group_normalised import group_normalised
+from fedsplit.models.group_normalised import replace_batch_norms
 from fedsplit.objectives.classification import Classification
 from fedsplit.parties.local_rule import LocalBatch, LocalGradients, LocalRule, StepSeeds
 from fedsplit.parties.private_gradients import PrivateGradients
@@ -236,12 +236,12 @@ def test_group_normalisation_takes_the_place_of_every_batch_normalisation_by_its
         c=nn.BatchNorm2d(3, affine=False),
         d=nn.ReLU(),
     )
-    found = group_normalised(nn.Sequential(layers))
+    found = replace_batch_norms(nn.Sequential(layers))
     groups = {name: each.num_groups for name, each in found.named_modules() if isinstance(each, nn.GroupNorm)}
     assert groups == {"a": 16, "b.0": 1, "c": 1}
     assert {name for name, _ in found.named_parameters()} == {"a.weight", "a.bias", "b.0.weight", "b.0.bias"}
     assert list(found.buffers()) == []
-    assert isinstance(group_normalised(nn.BatchNorm2d(128)), nn.GroupNorm)
+    assert isinstance(replace_batch_norms(nn.BatchNorm2d(128)), nn.GroupNorm)
 
 
 def test_samples_of_a_model_with_group_normalisation_do_not_depend_on_each_other(tiny: Build) -> None:

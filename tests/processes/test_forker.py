@@ -58,7 +58,7 @@ def test_call_is_answered_by_a_fork_that_stands_here_and_adds_to_the_files_named
     both, errors = tmp_path / "both", tmp_path / "errors"
     first, second = forker.start(speak, both), forker.start(speak, both, errors)
     for fork in (first, second):
-        ended = fork.ended.result(LONG)
+        ended = fork.end.result(LONG)
         assert (ended.code, ended.error) == (0, None)
         assert ended.value == (fork.pid.result(LONG), os.getcwd())
     assert first.pid.result(LONG) != second.pid.result(LONG)
@@ -80,24 +80,24 @@ def test_fork_that_does_not_end_well_is_told_with_its_last_words(
     forker: Forker, tmp_path: Path, call: Callable[[], object], code: int, error: str | None
 ) -> None:
     log = tmp_path / "log"
-    ended = forker.start(call, log).ended.result(LONG)
+    ended = forker.start(call, log).end.result(LONG)
     assert (ended.code, ended.error) == (code, error and error.format(log=log))
     if code == 1:
         assert log.read_text().startswith("Traceback")
-    assert forker.start(speak, log).ended.result(LONG).code == 0  # the others live on
+    assert forker.start(speak, log).end.result(LONG).code == 0  # the others live on
 
 
 def test_killed_fork_is_told_while_others_run_on(forker: Forker, tmp_path: Path) -> None:
     killed, other = forker.start(sleep, tmp_path / "log"), forker.start(sleep, tmp_path / "log")
     killed.send(signal.SIGKILL)
-    ended = killed.ended.result(LONG)
+    ended = killed.end.result(LONG)
     assert (ended.code, ended.error) == (-signal.SIGKILL, "killed by SIGKILL: out of memory?")
     assert alive({other.pid.result(LONG)})
-    assert not other.ended.done()
+    assert not other.end.done()
 
 
 def test_fork_finds_imported_what_one_before_it_had_to_import(forker: Forker, tmp_path: Path) -> None:
-    found = [forker.start(import_something, tmp_path / "log").ended.result(LONG).value for _ in range(2)]
+    found = [forker.start(import_something, tmp_path / "log").end.result(LONG).value for _ in range(2)]
     assert found == [False, True]
 
 
@@ -107,17 +107,17 @@ def test_closed_forker_leaves_no_fork(tmp_path: Path) -> None:
     born = {fork.pid.result(LONG) for fork in forks}
     forker.close()
     assert not alive(born)
-    assert {fork.ended.result(LONG).code for fork in forks} == {None}
+    assert {fork.end.result(LONG).code for fork in forks} == {None}
 
 
 def test_killed_forker_is_told_and_its_forks_end(tmp_path: Path) -> None:
     forker = Forker(partial(import_all, []), "tests")
     fork = forker.start(sleep, tmp_path / "log")
-    parent = forker.start(os.getppid, tmp_path / "log").ended.result(LONG).value
+    parent = forker.start(os.getppid, tmp_path / "log").end.result(LONG).value
     os.kill(parent, signal.SIGKILL)
     told = "the process that tests was killed: out of memory?"
-    assert fork.ended.result(LONG).error == told
-    assert forker.start(sleep, tmp_path / "log").ended.result(LONG).error == told
+    assert fork.end.result(LONG).error == told
+    assert forker.start(sleep, tmp_path / "log").end.result(LONG).error == told
     assert not forker.alive
     until(lambda: not alive({fork.pid.result(LONG)}))
     forker.close()

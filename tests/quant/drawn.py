@@ -17,7 +17,7 @@ from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.codecs.randtopk import RandTopK
 from fedsplit.quant.codecs.sign import Sign
 from fedsplit.quant.codecs.topk import TopK
-from fedsplit.quant.codecs.viewed import Viewed
+from fedsplit.quant.codecs.viewed import ReshapedSamples
 from fedsplit.quant.codecs.zstd import Zstd
 
 Shape: TypeAlias = tuple[int, ...]
@@ -148,7 +148,7 @@ def is_in_every_run(case: tuple[str, str]) -> bool:
 def wrapped(codec: Quantizer[Any], wrapper: str, sample_shape: Shape) -> Quantizer[Any]:
     """The codec for samples that were flattened, where it is `viewed`, from this shape."""
     if "viewed" in wrapper:
-        codec = Viewed(codec, sample_shape)
+        codec = ReshapedSamples(codec, sample_shape)
     return Zstd(codec, 1) if "zstd" in wrapper else codec
 
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from fedsplit.quant.codecs.affine import affine
-from fedsplit.quant.codecs.allocated import Allocated
+from fedsplit.quant.codecs.allocated import AllocatedAffine
 from fedsplit.quant.message import Corrupt, Message
 from tests.oracles.codecs import bfloat16, floats_in, numbers_in, sqnr
 
 
-def _codec(budget: float, **options: Any) -> Allocated:
+def _codec(budget: float, **options: Any) -> AllocatedAffine:
     codec = affine(bits="auto", budget=budget, **{"granularity": "channel", **options})
-    assert isinstance(codec, Allocated)
+    assert isinstance(codec, AllocatedAffine)
     return codec
 
 
@@ -24,7 +24,7 @@ def _channels(deviations: list[float], values: int = 600, seed: int = 0) -> Tens
     return torch.from_numpy(drawn * np.array(deviations)[:, None]).to(torch.float32)
 
 
-def _bits_of(codec: Allocated, x: Tensor) -> list[int]:
+def _bits_of(codec: AllocatedAffine, x: Tensor) -> list[int]:
     """As the payload says: four bits a channel, at its start."""
     return numbers_in(codec.encode(x).payload[: ceil(x.shape[1] / 2)], x.shape[1], 4)
 

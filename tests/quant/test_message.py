@@ -17,7 +17,7 @@ from fedsplit.quant.codecs.identity import Identity
 from fedsplit.quant.codecs.randtopk import RandTopK
 from fedsplit.quant.codecs.sign import Sign
 from fedsplit.quant.codecs.topk import TopK
-from fedsplit.quant.codecs.viewed import Viewed
+from fedsplit.quant.codecs.viewed import ReshapedSamples
 from fedsplit.quant.codecs.zstd import Zstd
 from fedsplit.quant.message import Corrupt, Message, expect
 from tests.quant.drawn import DTYPES, Shape
@@ -37,7 +37,7 @@ CLOSED: dict[str, Quantizer[Any]] = {
     "sign": Sign(granularity="channel"),
     "topk": TopK(fraction=0.4),
     "randtopk": RandTopK(fraction=0.4),
-    "viewed": Viewed(affine(bits=4, granularity="channel"), (3, 1)),
+    "viewed": ReshapedSamples(affine(bits=4, granularity="channel"), (3, 1)),
 }
 """Codecs whose sizes follow from shapes."""
 QUANTIZERS: dict[str, Quantizer[Any]] = {
@@ -111,7 +111,7 @@ def test_checksums_differ_for_shapes_of_the_same_digits() -> None:
 
 @pytest.mark.parametrize(("length", "size"), [(0, 1), (1, 0), (5, 4), (4, -1)])
 def test_payload_of_another_length_than_expected_is_refused_with_both_lengths(length: int, size: int) -> None:
-    with pytest.raises(Corrupt, match=f"{length} bytes came, {size} were expected"):
+    with pytest.raises(Corrupt, match=f"a payload has {length} bytes, and {size} were expected"):
         expect(bytes(length), size)
     expect(bytes(length), length)
 

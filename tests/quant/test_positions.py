@@ -30,18 +30,18 @@ POSITIONS = Positions(OBJECTIVE.lengths)
 def test_real_positions_come_back_between_padding(lengths: list[int], more: int) -> None:
     y = labels(lengths, max(lengths) + more)
     x = torch.randn(*y.shape, 3)
-    packed = POSITIONS.packed(x, y)
+    packed = POSITIONS.pack(x, y)
     assert torch.equal(packed, torch.cat([row[:length] for row, length in zip(x, lengths, strict=True)]))
     for padding in (0.0, math.nan):
-        padded = POSITIONS.padded(packed, y, padding)
+        padded = POSITIONS.pad(packed, y, padding)
         expected = torch.where((y == PADDING)[..., None], padding, x)
         torch.testing.assert_close(padded, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_data_that_are_never_padded_pass_as_they_are() -> None:
     x = torch.randn(3, 2, 4, 4).contiguous()
-    assert Positions().packed(x, None) is x
-    assert Positions().padded(x, None) is x
+    assert Positions().pack(x, None) is x
+    assert Positions().pad(x, None) is x
 
 
 @pytest.mark.parametrize("quant", ["none", "int8", "int4", "thrifty"])
@@ -52,9 +52,9 @@ def test_padding_changes_neither_bytes_nor_what_the_server_decodes(quant: str) -
     y, x = labels(lengths, 9), torch.randn(3, 9, 6)
     wide = torch.nn.functional.pad(x, (0, 0, 0, 4), value=math.nan)
     wide[torch.nn.functional.pad(y, (0, 4), value=PADDING) == PADDING] = 1e30
-    seen = quantization.as_decoded(x, y, 3)
+    seen = quantization.simulate_smashed(x, y, 3)
     assert seen[y == PADDING].isnan().all()
-    padded = quantization.as_decoded(wide, torch.nn.functional.pad(y, (0, 4), value=PADDING), 3)
+    padded = quantization.simulate_smashed(wide, torch.nn.functional.pad(y, (0, 4), value=PADDING), 3)
     assert torch.equal(seen[y != PADDING], padded[:, :9][y != PADDING])
 
 

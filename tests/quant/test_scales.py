@@ -12,8 +12,8 @@ from fedsplit.quant.scales import (
     LARGEST,
     SMALLEST,
     ScaleType,
-    nearest,
     pack_values,
+    round_to_nearest,
     round_up,
     scale_bytes,
     unpack_scales,
@@ -52,7 +52,7 @@ def test_scale_is_clamped_to_where_it_and_its_inverse_are_finite(
 
 @given(values=within)
 def test_nearest_bfloat16_value_is_that_of_the_reference(values: list[float]) -> None:
-    assert nearest(torch.tensor(values), "bfloat16").tolist() == bfloat16(np.array(values)).tolist()
+    assert round_to_nearest(torch.tensor(values), "bfloat16").tolist() == bfloat16(np.array(values)).tolist()
 
 
 @pytest.mark.parametrize("scale_type", SCALE_TYPES)
@@ -61,7 +61,7 @@ def test_nearest_value_of_too_large_a_magnitude_is_the_largest_of_the_type(
     value: float, scale_type: ScaleType
 ) -> None:
     for sign in (1, -1):
-        assert float(nearest(torch.tensor([sign * value]), scale_type)) == pytest.approx(
+        assert float(round_to_nearest(torch.tensor([sign * value]), scale_type)) == pytest.approx(
             sign * LARGEST, rel=2**-8
         )
 
@@ -71,7 +71,7 @@ def test_nearest_value_of_too_large_a_magnitude_is_the_largest_of_the_type(
 def test_rounded_values_and_scales_are_unpacked_exactly_as_packed(
     scale_type: ScaleType, values: list[float]
 ) -> None:
-    rounded = nearest(torch.tensor(values), scale_type)
+    rounded = round_to_nearest(torch.tensor(values), scale_type)
     payload = pack_values(rounded, scale_type)
     assert len(payload) == len(values) * scale_bytes(scale_type)
     assert floats_in(payload, scale_type).tolist() == rounded.tolist()

@@ -71,7 +71,7 @@ def bound(meant: Tensor, codec: Codec) -> Tensor:
 
 
 def payload(delivery: Delivery) -> int:
-    return sum(each.arrived.size for each in delivery.coded)
+    return sum(each.transfer.size for each in delivery.tensors)
 
 
 def expected_payload(meant: Weights, codec: Codec, small: Codec) -> int:
@@ -193,7 +193,7 @@ def test_downlink_gives_clients_that_hold_the_same_weights_the_very_same_tensors
     for t in range(3):
         deliveries = link.share(weights, [0, 2, 5], t, seed=t)
         assert deliveries[0] is deliveries[2] is deliveries[5]
-        assert link.held(0) is link.held(2) is deliveries[0].weights
+        assert link.weights_at(0) is link.weights_at(2) is deliveries[0].weights
         weights = trained_weights(weights, t)
 
 
@@ -213,9 +213,9 @@ def test_downlink_sends_a_difference_to_clients_of_the_last_round_and_whole_weig
             shared = t > 0 and client in history[t - 1]
             assert payload(deliveries[client]) == (difference if shared else whole), (t, client)
             sent = deliveries[client]
-            meant = {n: each.original for n, each in zip(sent.weights, sent.coded, strict=True)}
+            meant = {n: each.original for n, each in zip(sent.weights, sent.tensors, strict=True)}
             assert same(meant, weights) is not shared
-        assert {c for c in range(3) if link.held(c) is not None} >= set(clients)
+        assert {c for c in range(3) if link.weights_at(c) is not None} >= set(clients)
 
 
 def test_downlink_sends_a_difference_after_rounds_without_any_client() -> None:
@@ -239,7 +239,7 @@ def test_clients_with_weights_of_their_own_keep_them_through_rounds_without_a_me
             step = weights[client]["fc.weight"] - expected[client]["fc.weight"]
             arrived = expected[client]["fc.weight"] + INT4.decode(INT4.encode(step))
             assert torch.equal(delivery.weights["fc.weight"], arrived)
-        assert link.held(client) is delivery.weights
+        assert link.weights_at(client) is delivery.weights
         expected[client] = delivery.weights
 
 
@@ -248,14 +248,14 @@ def test_first_weights_of_a_client_alone_are_a_difference_to_those_it_shared() -
     shared = link.share(random_weights(0), [0, 1], 0, seed=0)[0].weights
     delivery = link.send(1, trained_weights(random_weights(0), 1), seed=1)
     assert payload(delivery) == expected_payload(random_weights(0), INT4, Float16())
-    assert same(link.held(0) or {}, shared)
-    assert link.held(1) is delivery.weights
+    assert same(link.weights_at(0) or {}, shared)
+    assert link.weights_at(1) is delivery.weights
 
 
 def test_downlink_holds_nothing_for_a_client_that_was_never_sent_weights() -> None:
     link = down(INT4)
     link.share(random_weights(0), [1], 0, seed=0)
-    assert link.held(0) is None
+    assert link.weights_at(0) is None
 
 
 # Codecs of each tensor
@@ -266,13 +266,13 @@ def test_delivered_tensors_and_sizes_are_those_of_packed_messages() -> None:
     first = link.share(random_weights(0), [0], 0, seed=0)[0]
     second = link.share(random_weights(1), [0], 1, seed=0)[0]
     for delivery, codec, small in ((first, INT8, EXACT), (second, INT4, Float16())):
-        for each in delivery.coded:
+        for each in delivery.tensors:
             chosen = (
                 codec if each.original.ndim > 1 else small if each.original.is_floating_point() else EXACT
             )
             message = chosen.encode(each.original)
-            assert torch.equal(chosen.decode(message), each.arrived.decoded)
-            assert len(message.payload) == each.arrived.size
+            assert torch.equal(chosen.decode(message), each.transfer.decoded)
+            assert len(message.payload) == each.transfer.size
 
 
 @pytest.mark.parametrize("codec", [*LOSSY.values(), Zstd(INT4, 3)], ids=[*LOSSY, "zstd"])
@@ -324,12 +324,12 @@ def test_links_without_codecs_pass_the_very_tensors_on_and_keep_nothing() -> Non
     for t in range(3):
         weights, own = random_weights(t), random_weights(10 + t)
         deliveries = downlink.share(weights, [0, 1], t, seed=0) | {2: downlink.send(2, weights, seed=0)}
-        deliveries[3] = uplink.send(0, own, downlink.held(0), seed=0)
+        deliveries[3] = uplink.send(0, own, downlink.weights_at(0), seed=0)
         for client, delivery in deliveries.items():
             meant = own if client == 3 else weights
             assert all(delivery.weights[name] is tensor for name, tensor in meant.items())
             assert payload(delivery) == sum(t.numel() * t.element_size() for t in meant.values())
-        assert downlink.held(0) is downlink.held(2) is None
+        assert downlink.weights_at(0) is downlink.weights_at(2) is None
     assert uplink.state() == {}
 
 
@@ -341,7 +341,7 @@ def test_exact_downlink_goes_with_a_coded_uplink() -> None:
         delivery = downlink.share(weights, [0, 1], t, seed=t)[0]
         assert all(delivery.weights[name] is tensor for name, tensor in weights.items())
         own = trained_weights(weights, t)
-        uploaded = uplink.send(0, own, downlink.held(0), seed=t)
+        uploaded = uplink.send(0, own, downlink.weights_at(0), seed=t)
         assert payload(uploaded) == expected_payload(weights, INT4, Float16())
         assert 0 < error(uploaded.weights, own) < error(own, weights) / 5
         weights = own
@@ -357,7 +357,7 @@ def test_exact_uplink_goes_with_a_coded_downlink() -> None:
         assert payload(delivery) == expected_payload(weights, *expected)
         assert error(delivery.weights, weights) > 0
         own = trained_weights(delivery.weights, t)
-        uploaded = uplink.send(0, own, downlink.held(0), seed=t)
+        uploaded = uplink.send(0, own, downlink.weights_at(0), seed=t)
         assert all(uploaded.weights[name] is tensor for name, tensor in own.items())
         weights = own
 
@@ -406,7 +406,9 @@ def test_links_resumed_from_a_checkpoint_deliver_the_same_bits(name: str, tmp_pa
             for client in cohorts[t]:
                 deliveries[10 + client] = own.send(client, random_weights(100 * client + t), seed=t)
                 trained = trained_weights(deliveries[client].weights, t + 7 * client)
-                deliveries[20 + client] = uploads.send(client, trained, shared.held(client), seed=client + t)
+                deliveries[20 + client] = uploads.send(
+                    client, trained, shared.weights_at(client), seed=client + t
+                )
             done.append(deliveries)
         return done
 
@@ -438,8 +440,8 @@ def test_link_forgets_its_own_state_when_another_is_loaded() -> None:
     others.send(1, random_weights(1), random_weights(0), seed=0)
     other.load_state(link.state())
     others.load_state(residuals.state())
-    assert other.held(1) is None
-    assert same(other.held(0) or {}, link.held(0) or {})
+    assert other.weights_at(1) is None
+    assert same(other.weights_at(0) or {}, link.weights_at(0) or {})
     assert list(others.state()) == ["0"]
 
 

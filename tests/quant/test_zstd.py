@@ -202,5 +202,5 @@ def test_zstd_around_zstd_decodes_to_the_values_of_the_innermost_codec() -> None
 def test_zstd_frame_that_declares_one_byte_too_many_is_refused_with_both_sizes(name: str) -> None:
     limit = INNER[name].max_size(SHAPE)
     payload = COMPRESSED + _compressed(bytes(limit + 1))
-    with pytest.raises(Corrupt, match=f"{limit + 1} bytes are declared, at most {limit} can be"):
+    with pytest.raises(Corrupt, match=f"{limit + 1} bytes are declared, and at most {limit} are allowed"):
         Zstd(INNER[name], 3).decode(_message(payload))

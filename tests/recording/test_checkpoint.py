@@ -14,7 +14,7 @@ from torch import Tensor
 from fedsplit.errors import UserError
 from fedsplit.recording import checkpoint
 from fedsplit.recording.checkpoint import Checkpoint, load_latest, save
-from fedsplit.state.settled import Settled
+from fedsplit.state.settled import SettledTensors
 
 FILES = ("state.safetensors", "state.json", "SHA256SUMS")
 
@@ -431,7 +431,7 @@ def test_whole_checkpoint_of_another_form_is_refused_by_its_file_and_what_is_wro
 
 def _settled_state(number: int) -> dict[str, Any]:
     kept = {"z": torch.arange(12.0).view(3, 4).t(), "y": torch.arange(3, dtype=torch.uint8)}
-    return _state(number) | {"uploads": {"0": {"samples": Settled(kept), "batches": number}}}
+    return _state(number) | {"uploads": {"0": {"samples": SettledTensors(kept), "batches": number}}}
 
 
 def _settled_files(folder: Path) -> list[Path]:
@@ -447,7 +447,10 @@ def test_settled_tensors_are_written_once_for_all_checkpoints(folder: Path) -> N
     found = load_latest(folder)
     assert found is not None
     assert _same(found.state, _settled_state(3))
-    save(folder, Checkpoint(4, found.state | {"uploads": {"0": {"samples": Settled({"z": torch.ones(1)})}}}))
+    save(
+        folder,
+        Checkpoint(4, found.state | {"uploads": {"0": {"samples": SettledTensors({"z": torch.ones(1)})}}}),
+    )
     assert len({path.name for path in _settled_files(folder)}) == 2
 
 

@@ -138,7 +138,7 @@ def test_broadcast_counts_once_in_the_load_and_once_for_each_client_in_what_it_t
     assert other.state() == ledger.state()
     assert other.copies(1) == 24
     other.abandon(1)  # all that was sent was sent for nothing
-    assert (other.load, other.copies(1), other.again(1)["down"]) == (0, 0, 17 + 24)
+    assert (other.load, other.copies(1), other.repeated_bytes(1)["down"]) == (0, 0, 17 + 24)
 
 
 def test_ledger_keeps_messages_by_client_and_step_until_they_are_taken() -> None:
@@ -171,7 +171,7 @@ def test_ledger_keeps_what_failures_cost_over_a_resume() -> None:
     ledger.add_again(1, "down", 11)
     resumed = Ledger()
     resumed.load_state(json.loads(json.dumps(ledger.state())))
-    assert [resumed.again(t) for t in (0, 1)] == [{"up": 3, "down": 0}, {"up": 0, "down": 11}]
+    assert [resumed.repeated_bytes(t) for t in (0, 1)] == [{"up": 3, "down": 0}, {"up": 0, "down": 11}]
     assert resumed.load == 12
 
 
@@ -180,7 +180,7 @@ def test_ledger_counts_a_round_that_is_begun_again_as_sent_for_nothing() -> None
     ledger.add_again(0, "up", 3)
     ledger.abandon(0)
     assert ledger.load == 0
-    assert ledger.again(0) == {"up": 3 + 5 + 2, "down": 7}
+    assert ledger.repeated_bytes(0) == {"up": 3 + 5 + 2, "down": 7}
 
 
 def test_ledger_keeps_what_a_round_without_traffic_sent_again_over_a_resume() -> None:
@@ -189,5 +189,5 @@ def test_ledger_keeps_what_a_round_without_traffic_sent_again_over_a_resume() ->
     ledger.abandon(1)
     resumed = Ledger()
     resumed.load_state(json.loads(json.dumps(ledger.state())))
-    assert resumed.again(1) == {"up": 3, "down": 0}
+    assert resumed.repeated_bytes(1) == {"up": 3, "down": 0}
     assert resumed.load == ledger.load == 5

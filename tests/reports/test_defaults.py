@@ -103,7 +103,7 @@ def test_others_of_an_experiment_are_any_or_default(tmp_path: Path) -> None:
     listed.write_text("a: {where: {model: digits_cnn, others: default}, expects: {seed: [0]}, by: quant}")
     (experiment,) = experiments_in(listed)
     assert experiment.others_default
-    assert experiment.named == {"model", "seed", "load", "quant"}
+    assert experiment.keys == {"model", "seed", "load", "quant"}
     listed.write_text("a: {where: {model: digits_cnn, others: any}}")
     assert not experiments_in(listed)[0].others_default
     listed.write_text("a: {where: {others: none}}")

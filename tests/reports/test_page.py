@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from fedsplit.reports.figures.figure_type import Drawn
+from fedsplit.reports.figures.figure_type import RenderedFigure
 from fedsplit.reports.figures.style import blank_figure, encode_figure
 from fedsplit.reports.page import numbers, page
 from fedsplit.reports.runs import Run
@@ -45,9 +45,11 @@ def image(format: str) -> bytes:
     return encode_figure(figure, format)
 
 
-def drawn(runs: Sequence[Run], name: str = "mine", formats: tuple[str, ...] = ("png", "svg")) -> Drawn:
+def drawn(
+    runs: Sequence[Run], name: str = "mine", formats: tuple[str, ...] = ("png", "svg")
+) -> RenderedFigure:
     images = {each: image(each) for each in formats}
-    return Drawn(name, f"Title of {name}", f"What is seen in {name}.", images, runs)
+    return RenderedFigure(name, f"Title of {name}", f"What is seen in {name}.", images, runs)
 
 
 def table(runs: Sequence[Run], name: str = "mine", title: str = "Compared") -> Table:
@@ -102,7 +104,7 @@ def test_page_has_the_cells_of_the_table(tmp_path: Path, runs: list[Run]) -> Non
     body = text[text.index("<tbody>") : text.index("</tbody>")]
     cells = [re.sub(r"\s+", " ", re.sub(r"<[^>]+>", "", cell)).strip() for cell in body.split("</td>")]
     expected = [
-        " ".join(filter(None, [each.mean, each.spread and f"± {each.spread}", each.reached]))
+        " ".join(filter(None, [each.mean, each.spread and f"± {each.spread}", each.share_at_target]))
         for _, line in made.lines()
         for each in line
     ]
@@ -138,7 +140,7 @@ def test_page_shows_what_users_named_as_text(tmp_path: Path) -> None:
     def seen(name: str, folder: Path) -> Seen:
         paths = [store_run(folder / name.replace("/", ""), name, num_clients=3, **{name: {"a": name}})]
         runs = load_runs([*paths, store_run(folder / "javascript:alert(1)")])
-        figure = Drawn("n", name, f"{name}.", {}, runs)
+        figure = RenderedFigure("n", name, f"{name}.", {}, runs)
         return Seen(page([figure], [table(runs, "n", name)], missing=[name], folder=folder))
 
     hostile, harmless = seen(HOSTILE, tmp_path / "a"), seen("=harmless", tmp_path / "b")

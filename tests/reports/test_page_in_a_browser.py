@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsplit.reports.figures.figure_type import Drawn
+from fedsplit.reports.figures.figure_type import RenderedFigure
 from fedsplit.reports.figures.style import blank_figure, encode_figure
 from fedsplit.reports.page import page
 from fedsplit.reports.tables.table import TableRequest, table_of
@@ -53,7 +53,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         figure = blank_figure(7.0 if name == "wide" else 3.5, 2.4)
         figure.add_subplot().plot([1, 2], [3, 4])
         kind = "png" if name == "png" else "svg"
-        drawn.append(Drawn(name, f"Figure {name}", "Seen.", {kind: encode_figure(figure, kind)}, runs))
+        drawn.append(
+            RenderedFigure(name, f"Figure {name}", "Seen.", {kind: encode_figure(figure, kind)}, runs)
+        )
     request = TableRequest(targets=(0.5, 0.8, 0.99))
     tables = [table_of(request, runs, name=name, title="Compared") for name in ("svg", "table-only")]
     path = saves / "index.html"

@@ -48,7 +48,7 @@ def test_watch_shows_each_job_as_far_as_its_run_is(
     assert done is not None
     assert (done.rounds, done.accuracy, done.load, done.seconds) == (9, 0.5, 3_000_000, 1.5)
     watch.fail_unfinished("power cut")
-    assert watch.failed() == 3
+    assert watch.failed_count() == 3
     said = capsys.readouterr()
     assert said.err.splitlines() == [
         "error: job 3 (seed=3): no luck",

@@ -71,7 +71,7 @@ def test_models_that_diverged_are_taken_by_no_task(
     readers: list[Callable[[], object]] = [
         lambda: TrainedRun(directory.path, device="cpu", threads=1),
         lambda: TrainedStart.of(str(directory.path)),
-        lambda: subject_of(config.changed({"run": str(directory.path)})),
+        lambda: subject_of(config.with_changes({"run": str(directory.path)})),
     ]
     told = (
         f"run={directory.path}: model/{half}.safetensors holds weights that are not finite: the run diverged"

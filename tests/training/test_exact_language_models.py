@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fedsplit.building.process import prepare_process
-from fedsplit.computing.model_state import travelling
+from fedsplit.computing.model_state import travelling_tensors
 from fedsplit.objectives.next_token import IGNORED, PADDING
 from fedsplit.quant.codec import Quantizer
 from fedsplit.recording.checkpoint import load_latest, save
@@ -166,7 +166,7 @@ def test_padding_changes_no_byte_and_no_range_of_a_codec() -> None:
     garbage = torch.where((y == PADDING)[..., None], 1e4, z)
     wide, labels = F.pad(garbage, (0, 0, 0, 3), value=1e4), F.pad(y, (0, 3), value=PADDING)
     sent, padded = (
-        codecs.smashed.transmit(codecs.positions.packed(*each), seed=1).message
+        codecs.smashed.transmit(codecs.positions.pack(*each), seed=1).message
         for each in ((z, y), (wide, labels))
     )
     assert sent is not None
@@ -237,10 +237,10 @@ def test_further_client_costs_adapters_and_their_optimizer_state_alone(algorithm
         run = built(f"algorithm={algorithm}", f"num_clients={clients}", "engine=sequential")
         run.run_round(0)
         taken.append(sum(size for place, size in storages().items() if place not in before))
-    a_client = travelling(run.parts.models.halves.client)
+    a_client = travelling_tensors(run.parts.models.halves.client)
     head = run.parts.engine.blueprint.head
     if head is not None:
-        a_client = {**a_client, **travelling(head)}
+        a_client = {**a_client, **travelling_tensors(head)}
     adapters = sum(each.nbytes for each in a_client.values())
     assert 0 < (taken[1] - taken[0]) / 3 < 3 * (adapters + 2 * adapters)
 

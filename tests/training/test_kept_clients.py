@@ -100,6 +100,6 @@ def test_fewer_kept_clients_than_take_part_in_a_round_are_refused(tiny: Build) -
 
 def test_memory_of_dropped_clients_is_used_again(tiny: Build) -> None:
     run = _trained(tiny(*SAGE), range(3))
-    used = run.parts.memory.used
+    used = run.parts.memory.used_bytes
     _trained(run, range(3, ROUNDS))
-    assert run.parts.memory.used == used
+    assert run.parts.memory.used_bytes == used

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from fedsplit.estimators.fit import Fit
 from fedsplit.recording.metrics import _EMPTY
-from fedsplit.training.progress import Activity, ProgressLines, activity, round_line
+from fedsplit.training.progress import Activity, ProgressLines, describe_activity, describe_round
 from tests.conftest import Build
 
 
@@ -36,7 +36,7 @@ def test_every_round_is_a_line_on_a_terminal() -> None:
 
 def test_file_gets_the_newest_round_once_a_minute_and_the_last_one() -> None:
     said = Said(terminal=False)
-    with said.lines.going_on():
+    with said.lines.beating():
         said.lines.tell("begins")
         for number in range(13):
             said.now = 10.0 * number
@@ -64,7 +64,7 @@ def test_paths_in_brackets_are_told_as_they_are() -> None:
 
 def test_nothing_is_told_without_a_console() -> None:
     lines = ProgressLines(lambda: Activity(""), None)
-    with lines.going_on():
+    with lines.beating():
         lines.tell("begins")
         lines.round("round 0")
         lines.beat()
@@ -73,10 +73,10 @@ def test_nothing_is_told_without_a_console() -> None:
 def test_line_of_a_round_tells_what_was_measured_and_leaves_out_what_was_not() -> None:
     seconds = {"clients": 1.0, "server": 0.5, "evaluate": 0.25}
     record = replace(_EMPTY, round=7, train_loss=0.5, load=1_234_567, seconds=seconds)
-    assert round_line(record, {}, lambda _: "") == "round    7  loss 0.5000  1.23 MB  1.75 s"
+    assert describe_round(record, {}, lambda _: "") == "round    7  loss 0.5000  1.23 MB  1.75 s"
     full = replace(record, test_accuracy=0.25, simulated_seconds=1234.5)
     fits = {0: Fit(7, 1, 1), 1: Fit(6, 1, 1), 2: Fit(7, 1, 1)}
-    assert round_line(full, fits, lambda seconds: f"{seconds} s on the wire") == (
+    assert describe_round(full, fits, lambda seconds: f"{seconds} s on the wire") == (
         "round    7  accuracy 0.2500  loss 0.5000  1.23 MB  1.75 s  2 clients aligned  1,234.5 s simulated"
         "  1.75 s on the wire"
     )
@@ -84,7 +84,7 @@ def test_line_of_a_round_tells_what_was_measured_and_leaves_out_what_was_not() -
 
 def test_terminal_shows_a_bar_once_a_round_takes_longer_than_two_seconds_and_leaves_none_behind() -> None:
     said = Said(terminal=True)
-    with said.lines.going_on():
+    with said.lines.beating():
         said.now = 1.0
         said.lines.beat()
         assert said.text == []
@@ -99,17 +99,19 @@ def test_terminal_shows_a_bar_once_a_round_takes_longer_than_two_seconds_and_lea
 
 def test_activity_tells_of_alignments_while_a_round_is_trained() -> None:
     fits = {0: Fit(7, 1, 1), 1: Fit(6, 1, 1)}
-    assert str(activity(7, "training", fits)) == "round    7  aligning: 1 clients done"
-    assert str(activity(8, "training", fits)) == "round    8  training"
-    assert str(activity(7, "evaluating", fits)) == "round    7  evaluating"
+    assert str(describe_activity(7, "training", fits)) == "round    7  aligning: 1 clients done"
+    assert str(describe_activity(8, "training", fits)) == "round    8  training"
+    assert str(describe_activity(7, "evaluating", fits)) == "round    7  evaluating"
 
 
 def test_activity_estimates_ends_from_the_share_that_is_done_and_then_from_earlier_rounds() -> None:
-    first = activity(0, "training", {}, seconds=30.0, fraction=0.25, load=2_500_000, rounds=3)
+    first = describe_activity(0, "training", {}, seconds=30.0, fraction=0.25, load=2_500_000, rounds=3)
     assert str(first) == "round    0  training 25%  2.50 MB  round ends in 1:30, run in 5:30"
-    later = activity(9, "evaluating", {}, seconds=50.0, fraction=1.0, before=(70, 60, 65), rounds=100)
+    later = describe_activity(
+        9, "evaluating", {}, seconds=50.0, fraction=1.0, before=(70, 60, 65), rounds=100
+    )
     assert str(later) == "round    9  evaluating  round ends in 0:15, run in 1:37:45"
-    late = activity(1, "training", {}, seconds=99.0, before=(60,), rounds=2)
+    late = describe_activity(1, "training", {}, seconds=99.0, before=(60,), rounds=2)
     assert late.detail == "round ends in 0:00, run in 0:00"
 
 

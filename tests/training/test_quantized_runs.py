@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fedsplit.errors import NonFinite, RunFailed
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.cohort import Cohort
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Stepped, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StepResult, Upload
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.recording.checkpoint import load_latest, save
@@ -128,9 +128,9 @@ class HandedOver(Cohort):
         return HandedOver(self._run, self._round, clients)
 
     def install(self, part: Part, weights: Weights) -> None:
-        self.install_each(part, dict.fromkeys(self._clients, weights))
+        self.install_own(part, dict.fromkeys(self._clients, weights))
 
-    def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
+    def install_own(self, part: Part, weights: Mapping[int, Weights]) -> None:
         self._run.parts.engine.install(part, {client: weights[client] for client in self._clients})
 
     def forward(self, step: int) -> Sequence[Upload]:
@@ -145,13 +145,13 @@ class HandedOver(Cohort):
     def move(self, step: int, seeds: Sequence[int], slopes: Tensor) -> None:
         self._run.parts.engine.move(self._clients, self._round, step, seeds, slopes)
 
-    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> Stepped:
+    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> StepResult:
         return self._run.parts.engine.step_tail(self._round, step, h)
 
     def train_local(self, work: LocalWork) -> LocalTraining:
         return self._run.parts.engine.train_local(self._clients, self._round, work)
 
-    def observed(self, part: Part) -> Sequence[Weights]:
+    def observe(self, part: Part) -> Sequence[Weights]:
         return self.weights(part)
 
     def weights(self, part: Part) -> Sequence[Weights]:
@@ -387,7 +387,7 @@ def test_uploads_of_local_training_arrive_decoded(
 ) -> None:
     run = tiny(f"algorithm={algorithm}", *overrides, "algorithm.server_update_interval=2")
     forwards = spied(monkeypatch, ClientWorker, "forward")
-    coded = spied(monkeypatch, ClientEnd, "smashed")
+    coded = spied(monkeypatch, ClientEnd, "code_smashed")
     steps = spied(monkeypatch, SplitServer, "step")
     run.run_round(0)
     own = {(upload.client, upload.step): upload for _, (upload, _), _ in coded}
@@ -520,12 +520,12 @@ def test_stochastic_rounding_differs_between_clients_and_steps_with_equal_data(t
 
     def smashed(client: int, step: int) -> Tensor:
         upload = Upload(client, step, z, torch.zeros(8, dtype=torch.int64))
-        return run.transport.client_end.smashed(upload, 0).arrived.decoded
+        return run.transport.client_end.code_smashed(upload, 0).transfer.decoded
 
     arrived = [smashed(client, step) for client in (0, 1) for step in (0, 1)]
     for step in (0, 1):
-        coded = cohort._coded(step, {0: z, 1: z}, "cut_gradient")
-        arrived += [each.arrived.decoded for _, each in coded]
+        coded = cohort._code(step, {0: z, 1: z}, "cut_gradient")
+        arrived += [each.transfer.decoded for _, each in coded]
     assert all(not torch.equal(a, b) for i, a in enumerate(arrived) for b in arrived[:i])
     assert torch.equal(smashed(0, 0), arrived[0])
 
@@ -662,7 +662,7 @@ def test_non_finite_weights_sent_to_all_clients_are_named_as_those_of_the_server
     with pytest.raises(NonFinite, match=r"^client_weights of the server is not finite$"):
         cohort.install("client", broken)
     with pytest.raises(NonFinite, match=r"^auxiliary_weights of client 1 is not finite$"):
-        cohort.install_each("auxiliary", {0: run.algorithm.auxiliary, 1: broken})
+        cohort.install_own("auxiliary", {0: run.algorithm.auxiliary, 1: broken})
 
 
 @pytest.mark.cover(1)

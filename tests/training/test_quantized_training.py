@@ -52,7 +52,7 @@ def test_algorithm_trains_a_fake_quantized_client_model_reproducibly(
     assert isinstance(run.parts.engine, Sequential)
     again = state_after_rounds(Experiment(run.config))
     assert all(torch.equal(once[name], again[name]) for name in once)
-    plain = Experiment(run.config.changed({"qat": False, "weight_bits": None}))
+    plain = Experiment(run.config.with_changes({"qat": False, "weight_bits": None}))
     state_after_rounds(plain)
     exact = plain.algorithm.full_weights()
     assert not all(torch.equal(tensor, after[name]) for name, tensor in exact.items())
@@ -230,7 +230,9 @@ def test_run_started_from_another_is_resumed_without_the_other(
     ended = []
     for name in ("straight", "stopped"):
         rounds = {"rounds": 3 if name == "straight" else 1}
-        directory_of_finished(Experiment(config.changed(rounds), TrainedStart.of(directory)), tmp_path / name)
+        directory_of_finished(
+            Experiment(config.with_changes(rounds), TrainedStart.of(directory)), tmp_path / name
+        )
         ended.append(tmp_path / name)
     Path(directory).rename(tmp_path / "moved")
     go_on(tmp_path / "stopped", {"rounds": 3})

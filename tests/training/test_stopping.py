@@ -31,5 +31,5 @@ def test_run_stops_after_the_first_round_that_reaches_a_limit(
     given: dict[str, float], stops_after: int, by: str
 ) -> None:
     limits = Limits(rounds=3, **given)
-    found = [limits.first_reached(RECORDS[:rounds], 10.0 * rounds) for rounds in range(4)]
+    found = [limits.find_first(RECORDS[:rounds], 10.0 * rounds) for rounds in range(4)]
     assert found[: stops_after + 1] == [None] * stops_after + [by]

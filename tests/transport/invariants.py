@@ -25,7 +25,7 @@ from fedsplit.config.choices import CONFIGS, user_choices
 from fedsplit.config.compose import compose_config, composing, plain, run_config
 from fedsplit.errors import RunFailed, UserError
 from fedsplit.parties.messages import Part
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import Downlink
 from fedsplit.recording.ledger import Ledger
@@ -129,7 +129,7 @@ class World:
         number, codec = self.expectations.cut_number("cut_gradient"), self.run.quantization.cut_gradient
         backward: dict[str, Any] = {
             "backward": pb.Backward(),
-            "tensors": [pack("dz", number, Coded(dz, codec.transmit(dz, seed=1)))],
+            "tensors": [pack("dz", number, SentTensor(dz, codec.transmit(dz, seed=1)))],
         }
         if self.run.probes:
             seeds = pack("seeds", pb.EXACT, exactly(seeds_tensor([5, 2**31 - 1, 0]), packs=True))
@@ -156,7 +156,7 @@ class World:
         engine.install("client", {CLIENT: self.run.client_weights})
         (upload,) = engine.forward([CLIENT], 0, 0)
         dz = torch.randn(upload.z.shape, generator=torch.Generator().manual_seed(0))
-        return self.run.quantization.positions.packed(dz, upload.y)
+        return self.run.quantization.positions.pack(dz, upload.y)
 
     def verbs(self, conversation: int) -> list[Parcel[pb.FromServer]]:
         """What the hub of a server sends for it, `Begin` first."""
@@ -330,7 +330,7 @@ def server_survives(world: World, conversation: int, verb: int, frames: Sequence
     assert (hub._sessions[1].link, hub._sessions[1].pending) == (other, undisturbed)
     assert hub._sessions[CLIENT].link is None
     json.dumps(hub._ledger.state(), allow_nan=False)
-    wasted = sum(hub._ledger.again(0).values())
+    wasted = sum(hub._ledger.repeated_bytes(0).values())
     asked = hub._sessions[CLIENT].pending
     assert asked is not None
     assert wasted <= (len(frames) + 1) * world.expectations.most_up + asked.verb.size
@@ -442,7 +442,7 @@ def _decodes_within_bounds(world: World, up: bool, whole: Parcel[Any]) -> None:
         expected = (
             world.expectations.sent_up(world.uploaded, difference=not world.lossless)
             if up
-            else world.worker()._expected(whole.head)
+            else world.worker()._expect(whole.head)
         )
     except Corrupt:
         return

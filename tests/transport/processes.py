@@ -36,12 +36,12 @@ class Command:
     @property
     def exit_code(self) -> int | None:
         """None while it runs; that of a signal is negative."""
-        return self._fork.ended.result().code if self._fork.ended.done() else None
+        return self._fork.end.result().code if self._fork.end.done() else None
 
     def wait(self, seconds: float) -> int | None:
         """Its exit code, once it has ended; None after so many seconds without."""
         with suppress(TimeoutError):
-            self._fork.ended.result(seconds)
+            self._fork.end.result(seconds)
         return self.exit_code
 
     def send(self, number: signal.Signals) -> None:
@@ -51,7 +51,7 @@ class Command:
     def kill(self) -> None:
         """Kill it, and wait until it is gone."""
         self.send(signal.SIGKILL)
-        self._fork.ended.result()
+        self._fork.end.result()
 
 
 def _perform(arguments: Sequence[str], log: Path, prepare: Callable[[], object] | None) -> None:

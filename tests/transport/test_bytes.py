@@ -68,11 +68,11 @@ def test_bytes_on_the_socket_are_hardly_more_than_the_communication_load(
         server: str, folder: Path, run: RunSetting, fail: Callable[[str], None], *, in_turn: bool
     ) -> Iterator[None]:
         with Proxy(int(server.rpartition(":")[2])) as proxy:
-            with spawning.spawned(f"127.0.0.1:{proxy.port}", folder, run, fail, in_turn=in_turn):
+            with spawning.spawn(f"127.0.0.1:{proxy.port}", folder, run, fail, in_turn=in_turn):
                 yield
             seen.update(up=proxy.up, down=proxy.down)
 
-    monkeypatch.setattr(transport, "spawned", spawned)
+    monkeypatch.setattr(transport, "spawn", spawned)
     overrides = ["dataset=image_folder", f"dataset.root={images}", "model=simple_conv", "batch_size=128"]
     overrides += [f"algorithm={algorithm}", f"quant={quant}", "num_clients=2", "rounds=3", "progress=false"]
     overrides += ["auxiliary.align_epochs=1", "auxiliary.max_dataset_size=128", "transport=grpc"]

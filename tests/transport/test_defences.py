@@ -79,7 +79,7 @@ def test_client_that_is_killed_gives_the_same_noise_and_other_noise_to_other_wei
     blueprint = worker.run.engine.blueprint
     z = torch.ones(4, 3)
     exact = Upload(0, 0, z, torch.zeros(4, dtype=torch.int64))
-    noise = [blueprint.released(replace(exact, z=each), 0).z - each for each in (z, z, 2 * z)]
+    noise = [blueprint.release(replace(exact, z=each), 0).z - each for each in (z, z, 2 * z)]
     torch.testing.assert_close(noise[0], noise[1], rtol=0, atol=0)
     assert float((noise[2] - noise[0]).abs().max()) > 0.1
 

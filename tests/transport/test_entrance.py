@@ -14,7 +14,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.frames import VERSION, Parcel
 from fedsplit.transport.grpc.server.listening import start
-from fedsplit.transport.grpc.server.meeting import Link, Refused
+from fedsplit.transport.grpc.server.meeting import Link, StreamRefused
 from fedsplit.transport.grpc.server.server import (
     MOST_OF_CONNECTION,
     SPARE,
@@ -36,33 +36,33 @@ def test_connection_and_a_host_have_so_many_streams_that_are_not_let_in() -> Non
     entrance = Entrance(CLIENTS)
     with ExitStack() as stack:
         for _ in range(MOST_OF_CONNECTION):
-            stack.enter_context(entrance.held(_comer("ipv4:10.0.0.1:1")))
-        with pytest.raises(Refused, match="8 streams from there are not ready yet") as refused:
-            stack.enter_context(entrance.held(_comer("ipv4:10.0.0.1:1")))
+            stack.enter_context(entrance.hold(_comer("ipv4:10.0.0.1:1")))
+        with pytest.raises(StreamRefused, match="8 streams from there are not ready yet") as refused:
+            stack.enter_context(entrance.hold(_comer("ipv4:10.0.0.1:1")))
         assert not refused.value.for_good
         for port in range(CLIENTS + SPARE - MOST_OF_CONNECTION):
-            stack.enter_context(entrance.held(_comer(f"ipv4:10.0.0.1:{port + 2}")))
-        with pytest.raises(Refused, match="18 streams from there"):
-            stack.enter_context(entrance.held(_comer("ipv4:10.0.0.1:99")))
+            stack.enter_context(entrance.hold(_comer(f"ipv4:10.0.0.1:{port + 2}")))
+        with pytest.raises(StreamRefused, match="18 streams from there"):
+            stack.enter_context(entrance.hold(_comer("ipv4:10.0.0.1:99")))
         for other in ("ipv4:10.0.0.2:1", "ipv6:[::1]:1"):
-            stack.enter_context(entrance.held(_comer(other)))
+            stack.enter_context(entrance.hold(_comer(other)))
     for _ in range(3):  # all have left
         with ExitStack() as stack:
             for _ in range(MOST_OF_CONNECTION):
-                stack.enter_context(entrance.held(_comer("ipv4:10.0.0.1:1")))
+                stack.enter_context(entrance.hold(_comer("ipv4:10.0.0.1:1")))
 
 
 def test_newer_stream_of_a_client_ends_that_before_it() -> None:
     entrance, ended = Entrance(CLIENTS), list[str]()
     first, second, other = (_comer(f"ipv4:10.0.0.{i}:1", lambda i=i: ended.append(i)) for i in range(3))  # type: ignore[misc]
-    with entrance.held(first), entrance.held(other):
+    with entrance.hold(first), entrance.hold(other):
         entrance.name(first, 0)
         entrance.name(other, 1)
-        with entrance.held(second):
+        with entrance.hold(second):
             entrance.name(second, 0)
             assert ended == [0]
         third = _comer("ipv4:10.0.0.3:1")
-        with entrance.held(third):
+        with entrance.hold(third):
             entrance.name(third, 0)  # nobody is held for it any more
     assert ended == [0]
 

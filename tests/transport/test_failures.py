@@ -31,7 +31,7 @@ from fedsplit.transport.grpc.protocol.frames import Parcel
 from fedsplit.transport.grpc.protocol.packing import pack_weights
 from fedsplit.transport.grpc.server import hub as hub_module
 from fedsplit.transport.grpc.server.hub import Hub
-from fedsplit.transport.grpc.server.meeting import Link, Refused
+from fedsplit.transport.grpc.server.meeting import Link, StreamRefused
 from fedsplit.transport.grpc.server.transport import GrpcTransport
 from tests.conftest import TINY, Build
 from tests.transport.processes import Command, started_by
@@ -154,15 +154,15 @@ def is_upload(frame: pb.FromClient, round: int) -> bool:
 
 def _send_to_myself(number: signal.Signals, round: int) -> None:
     """When the first upload of a client comes in a round."""
-    original, sent = Hub.received, list[int]()
+    original, sent = Hub.receive, list[int]()
 
-    def received(hub: Hub, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+    def receive(hub: Hub, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
         if not sent and is_upload(parcel.head, round):
             sent.append(client)
             os.kill(os.getpid(), number)
         original(hub, link, client, parcel)
 
-    Hub.received = received  # type: ignore[method-assign]
+    Hub.receive = receive  # type: ignore[method-assign]
 
 
 def left_behind(directory: Path) -> tuple[dict[str, bytes], list[dict[str, str]]]:
@@ -264,15 +264,15 @@ def test_client_that_is_killed_in_a_round_costs_only_that_round(
     monkeypatch: pytest.MonkeyPatch,
     overrides: Sequence[str],
 ) -> None:
-    original, killed = Hub.received, []
+    original, killed = Hub.receive, []
 
-    def received(hub: Hub, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+    def receive(hub: Hub, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
         if not killed and client == 1 and is_upload(parcel.head, 1):
             killed.append(client)
             clients.start_again(client)
         original(hub, link, client, parcel)
 
-    monkeypatch.setattr(Hub, "received", received)
+    monkeypatch.setattr(Hub, "receive", receive)
     disturbed = serve(*overrides)
     clients.end()
     assert killed == [1]
@@ -293,7 +293,7 @@ def test_connection_that_breaks_in_an_upload_costs_only_that_upload(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     overrides = ("algorithm=cse_fsl", "algorithm.server_update_interval=2")
-    original_ask, original_received = Hub.ask, Hub.received
+    original_ask, original_received = Hub.ask, Hub.receive
     midway, uploads = threading.Event(), list[int]()
     with Proxy(clients.port) as proxy:
 
@@ -302,7 +302,7 @@ def test_connection_that_breaks_in_an_upload_costs_only_that_upload(
                 proxy.when_up(2 * 8192 + 4096, "hold", midway.set)
             original_ask(hub, client, **asked)
 
-        def received(hub: Hub, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+        def receive(hub: Hub, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
             original_received(hub, link, client, parcel)
             if client == 1 and is_upload(parcel.head, 1):
                 uploads.append(parcel.head.identity.step)
@@ -312,7 +312,7 @@ def test_connection_that_breaks_in_an_upload_costs_only_that_upload(
                     proxy.release()
 
         monkeypatch.setattr(Hub, "ask", ask)
-        monkeypatch.setattr(Hub, "received", received)
+        monkeypatch.setattr(Hub, "receive", receive)
         clients.running[1] = clients.start(1, port=proxy.port)
         disturbed = serve(*overrides)
         clients.end()
@@ -366,7 +366,7 @@ def test_second_process_of_a_client_is_refused_while_the_first_is_connected(
     def greet(hub: Hub, hello: pb.Hello) -> None:
         try:
             original_greet(hub, hello)
-        except Refused as error:
+        except StreamRefused as error:
             refusals.append((error.reason, error.for_good))
             refused.set()
             raise
@@ -525,7 +525,7 @@ def test_client_refuses_another_verb_under_the_identity_of_the_last(stream: Stre
     begin = Parcel(pb.FromServer(identity=stream.named(0), begin=pb.Begin()))
     stream.serve([begin, install(stream, 1)])
     other = Parcel(pb.FromServer(identity=stream.named(1), forward=pb.Forward()))
-    with pytest.raises(Corrupt, match="under the name"):
+    with pytest.raises(Corrupt, match="with the identity of the last one"):
         stream.serve([other])
 
 
@@ -563,10 +563,10 @@ def test_hub_counts_as_retransmitted_only_what_it_had_sent_before(hub: Hub) -> N
     packed = pack_weights(delivery, hub._expectations, "client")
     hub.ask(0, tensors=packed, install=pb.Install(part=pb.CLIENT))
     link = connect(hub, going_on=True)
-    assert hub._ledger.again(0) == {"up": 0, "down": 0}
+    assert hub._ledger.repeated_bytes(0) == {"up": 0, "down": 0}
     hub.detach(link, 0, 0)
     connect(hub, going_on=True)
-    assert hub._ledger.again(0) == {"up": 0, "down": sum(tensor.size for tensor, _ in packed)}
+    assert hub._ledger.repeated_bytes(0) == {"up": 0, "down": sum(tensor.size for tensor, _ in packed)}
 
 
 def test_hub_counts_the_half_sent_message_of_a_replaced_stream_as_retransmitted(hub: Hub) -> None:
@@ -574,8 +574,8 @@ def test_hub_counts_the_half_sent_message_of_a_replaced_stream_as_retransmitted(
     first = connect(hub)
     connect(hub)
     hub.detach(first, 0, 100)
-    assert hub.connected == 1
-    assert hub._ledger.again(0) == {"up": 100, "down": 0}
+    assert hub.connected_count == 1
+    assert hub._ledger.repeated_bytes(0) == {"up": 100, "down": 0}
 
 
 def test_hub_tells_a_client_that_was_away_at_the_end_of_the_run_to_finish_when_it_returns(hub: Hub) -> None:

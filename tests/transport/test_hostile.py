@@ -17,7 +17,7 @@ from fedsplit.transport.grpc.client.client import TrainingClient
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import OPTIONS, VERSION, Parcel, announcement
 from fedsplit.transport.grpc.server.listening import start
-from fedsplit.transport.grpc.server.meeting import Link, Refused
+from fedsplit.transport.grpc.server.meeting import Link, StreamRefused
 from fedsplit.transport.grpc.server.server import Federation
 from tests.transport.invariants import CLIENT, INVARIANTS, RUN, World, attend, logged, server_survives
 
@@ -104,7 +104,7 @@ def test_hub_refuses_a_client_with_another_number_of_samples(samples: int, world
         hub = worlds["none"].hub()
         hub._sample_counts = [known, known]
         if known or not 0 < samples <= 2**40:
-            with pytest.raises(Refused):
+            with pytest.raises(StreamRefused):
                 hub.attach(Link(lambda: None), pb.Hello(client=CLIENT), pb.Ready(samples=samples))
 
 
@@ -228,7 +228,7 @@ def test_upload_that_comes_twice_is_taken_once_and_ends_no_stream(worlds: dict[s
     assert [record.getMessage() for record in records if "closed" in record.getMessage()] == []
     answered = hub.answers([CLIENT], until=None, enough=None)[CLIENT]
     assert [answer.head for answer in answered] == [parcel.head for parcel in honest]
-    assert hub._ledger.again(0) == {"up": honest[0].size, "down": 0}
+    assert hub._ledger.repeated_bytes(0) == {"up": honest[0].size, "down": 0}
 
 
 SEEDS, SLOPES = torch.tensor([1, 2, 3], dtype=torch.int32), torch.tensor([1.0, 2.0, 3.0])
@@ -237,10 +237,10 @@ SEEDS, SLOPES = torch.tensor([1, 2, 3], dtype=torch.int32), torch.tensor([1.0, 2
 @pytest.mark.parametrize(
     ("tensors", "told"),
     [
-        ({"slopes": SLOPES}, "1 tensors came, 2 were expected"),
-        ({"seeds": SEEDS[:2], "slopes": SLOPES}, r"'seeds' is of shape \(3,\) and torch.int32"),
-        ({"seeds": SEEDS.long(), "slopes": SLOPES}, "'seeds' is of shape"),
-        ({"seeds": SEEDS, "slopes": SLOPES[:2]}, "'slopes' is of shape"),
+        ({"slopes": SLOPES}, "1 tensors came, and 2 were expected"),
+        ({"seeds": SEEDS[:2], "slopes": SLOPES}, r"'seeds' must have shape \(3,\) and type torch.int32"),
+        ({"seeds": SEEDS.long(), "slopes": SLOPES}, "'seeds' must have shape"),
+        ({"seeds": SEEDS, "slopes": SLOPES[:2]}, "'slopes' must have shape"),
         ({"seeds": -SEEDS, "slopes": SLOPES}, "a seed is below 0"),
         ({"seeds": SEEDS, "slopes": SLOPES / 0.0}, "not finite"),
     ],
@@ -259,5 +259,5 @@ def test_client_refuses_seeds_and_scalars_that_no_server_sends(
     worker.run.engine.enter([CLIENT])
     with pytest.raises(Corrupt, match=told):
         worker.answer(verb)
-    with pytest.raises(Corrupt, match="clients of this run answer none"):
+    with pytest.raises(Corrupt, match="clients of this run answer no seeds"):
         worlds["none"].worker().answer(verb)

@@ -16,7 +16,7 @@ from fedsplit.data.texts import Texts
 from fedsplit.errors import UserError
 from fedsplit.objectives.next_token import PADDING
 from fedsplit.parties.messages import Upload
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.quant.message import Corrupt
 from fedsplit.recording.ledger import Ledger
 from fedsplit.training.experiment import Experiment
@@ -80,7 +80,7 @@ def test_padding_counts_in_no_norm_of_a_defence_and_gets_no_noise(texts: Build) 
     z = torch.randn(2, 4, FEATURES, generator=torch.Generator().manual_seed(0)) * real
     behind = torch.where(real, z, torch.tensor(1e6))
     for each in (run, calm):
-        released = each.evaluation.blueprint.released
+        released = each.evaluation.blueprint.release
         clean, other = (released(Upload(0, 0, values, y), 0).z for values in (z, behind))
         assert torch.equal(clean * real, other * real)
         assert not (clean * ~real).any()
@@ -203,7 +203,7 @@ def test_int8_keeps_features_of_a_model_at_35_db_beside_an_outlier_of_a_hundred_
     with torch.no_grad():
         next(each for each in client.parameters() if each.shape == (FEATURES, FEATURES))[3] *= 100
         z = client(x)
-    decoded = run.parts.quantization.as_decoded(z, y, 0)
+    decoded = run.parts.quantization.simulate_smashed(z, y, 0)
     others = [feature for feature in range(FEATURES) if feature != 3]
     meant, seen = z[y != PADDING][:, others], decoded[y != PADDING][:, others]
     assert z[..., 3].abs().max() > 20 * meant.abs().max()
@@ -229,14 +229,14 @@ def test_messages_of_texts_are_decoded_as_a_local_transport_simulates_them(
     cohort = run.transport.cohort(0, [0])  # type: ignore[attr-defined]
     (upload,) = cohort.forward(0)
     assert torch.equal(upload.y, came["y"])
-    assert torch.equal(upload.z, expectations.positions.padded(came["z"], came["y"]))
+    assert torch.equal(upload.z, expectations.positions.pad(came["z"], came["y"]))
     assert not upload.z[upload.y == PADDING].any()
     bytes_up = setting.ledger.of_round(0)["up"]
     assert [tensor.size for tensor in sent.head.tensors] == [bytes_up["smashed"], bytes_up["labels"]]
     assert [len(payload) for payload in sent.payloads] == [bytes_up["smashed"], bytes_up["labels"]]
     codec, dz = setting.quantization.cut_gradient, torch.randn(upload.z.shape)
-    meant = expectations.positions.packed(dz, upload.y)
-    coded = Coded(meant, codec.transmit(meant, seed=1))
+    meant = expectations.positions.pack(dz, upload.y)
+    coded = SentTensor(meant, codec.transmit(meant, seed=1))
     number = expectations.cut_number("cut_gradient")
     hub.ask(0, backward=pb.Backward(), tensors=[pack("dz", number, coded)])
     verb = hub._sessions[0].pending.verb  # type: ignore[union-attr]

@@ -206,7 +206,7 @@ def test_folder_of_a_model_is_said_by_each_machine_and_by_no_server(configured: 
     own = {"model.name": "/home/client/base", "dataset.root": "/home/client"}
     assert configuration_of_client(plan, 0, own).model.arguments["name"] == "/home/client/base"
     plan.settings.add(key="model.name", value=pb.Value(text="/etc/passwd"))
-    with pytest.raises(Corrupt, match=r"'model.name' is nothing that a server decides"):
+    with pytest.raises(Corrupt, match=r"the plan sets the key 'model.name', which no server decides"):
         configuration(plan)
 
 
@@ -239,7 +239,7 @@ def test_plan_with_a_mapping_whose_keys_no_server_sends_is_corrupt(key: str) -> 
 def test_plan_of_a_class_that_is_no_choice_cannot_be_made(override: str, configured: Configure) -> None:
     key, _, value = override.lstrip("+").partition("=")
     with pytest.raises(UserError, match=r"choices of their own|no such key") as told:
-        choices_and_settings(configured().changed({key: value}))
+        choices_and_settings(configured().with_changes({key: value}))
     assert told.value.key.partition(".")[0] == key.partition(".")[0]
 
 
@@ -379,7 +379,7 @@ def test_plan_carries_a_normalisation_and_refuses_what_is_none() -> None:
         damaged = pb.Plan(images=pb.Images(scale=scale, shift=[-1.0, 0.5], channels=channels, side=8))
         with pytest.raises(Corrupt):
             preparation(damaged)
-    with pytest.raises(Corrupt, match="without data"):
+    with pytest.raises(Corrupt, match="does not describe the data"):
         preparation(pb.Plan())
 
 

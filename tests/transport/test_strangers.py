@@ -83,7 +83,7 @@ class Running:
 
     def _connected(self) -> int:
         hub = self.experiment.transport.hub  # type: ignore[attr-defined]
-        return hub.connected if hub else 0
+        return hub.connected_count if hub else 0
 
 
 @contextmanager
@@ -233,8 +233,8 @@ def test_server_on_loopback_turns_strangers_away_and_its_run_is_the_same(
 
         ready = pb.FromClient(ready=pb.Ready(samples=1))
         damaged = {
-            "the stream did not say hello": ready,
-            "an instance is named by 16 bytes": hello(0, instance=b"me"),
+            "the stream did not begin with hello": ready,
+            "the name of an instance must have 16 bytes": hello(0, instance=b"me"),
         }
         for told, message in damaged.items():
             assert answer(run.port, None, message) == (grpc.StatusCode.INVALID_ARGUMENT, told)

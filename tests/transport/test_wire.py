@@ -17,7 +17,7 @@ from fedsplit.transport.grpc.protocol.frames import (
     CHUNK,
     OPTIONS,
     Assembler,
-    Expected,
+    ExpectedTensor,
     Parcel,
     announcement,
     check,
@@ -38,7 +38,7 @@ def _parcel(sizes: Sequence[int]) -> Parcel[pb.FromServer]:
 def _assembled(frames: Sequence[Any], *, wanted: bool = True) -> list[Parcel[Any]]:
     assembler: Assembler[Any] = Assembler(lambda frame: wanted)
     whole = [assembler.add(type(frame).FromString(frame.SerializeToString())) for frame in frames]
-    assert assembler.filled == 0
+    assert assembler.received_bytes == 0
     return [parcel for parcel in whole if parcel is not None]
 
 
@@ -90,7 +90,7 @@ def test_assembler_passes_over_what_is_not_wanted_without_memory() -> None:
     assembler: Assembler[Any] = Assembler(lambda frame: False)
     for frame in _parcel([CHUNK, 0, CHUNK]).frames():
         assert assembler.add(frame) is None
-        assert assembler.filled == 0
+        assert assembler.received_bytes == 0
         assert assembler._payloads is None
     (after,) = [assembler.add(frame) for frame in Parcel(pb.FromServer(begin=pb.Begin())).frames()]
     assert after is not None
@@ -100,7 +100,7 @@ def test_assembler_counts_the_bytes_of_a_message_that_is_not_whole() -> None:
     assembler: Assembler[Any] = Assembler(lambda frame: True)
     for frame in list(_parcel([CHUNK + 5]).frames())[:2]:
         assembler.add(frame)
-    assert assembler.filled == CHUNK
+    assert assembler.received_bytes == CHUNK
 
 
 def _chunk(content: bytes, **identity: int) -> pb.FromServer:
@@ -143,7 +143,7 @@ def test_assembler_refuses_frames_out_of_order(frames: list[pb.FromServer], want
 
 VALUES = torch.arange(12.0).view(3, 4)
 MESSAGE = Identity().encode(VALUES)
-EXPECTED = Expected("z", pb.EXACT, Identity(), (3, 4), torch.float32)
+EXPECTED = ExpectedTensor("z", pb.EXACT, Identity(), (3, 4), torch.float32)
 
 
 def test_announcement_of_a_tensor_describes_its_message() -> None:

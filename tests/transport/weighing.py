@@ -52,5 +52,5 @@ def counted(experiment: Experiment) -> Counter[tuple[int, str]]:
     }
     assert sum(totals.values()) == experiment.ledger.load
     apart = {(t, "down"): experiment.ledger.copies(t) for t in rounds}
-    apart |= {(t, "up"): experiment.ledger.observed(t) for t in rounds}
+    apart |= {(t, "up"): experiment.ledger.observed_bytes(t) for t in rounds}
     return Counter(totals) + Counter(apart)

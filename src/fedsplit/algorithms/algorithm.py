@@ -21,7 +21,7 @@ ClientHead: TypeAlias = Literal["none", "server", "auxiliary", "estimator"]
 Half: TypeAlias = Literal["client", "server"]
 
 
-def _none(rule: LocalRule) -> SharedClient:
+def _refuse_shared_client(rule: LocalRule) -> SharedClient:
     raise AssertionError("this start has no shared client model")
 
 
@@ -30,17 +30,17 @@ class Start:
     """Starting point of every algorithm.
 
     Args:
-        client_weights: of the client model.
-        auxiliary_weights: of the auxiliary model; empty where the algorithm has none.
-        server: holds the server model.
-        server_copies: of the server model, one for each client; not loaded yet.
-        alignment: fits clients' auxiliary models.
-        seed: of the run.
-        padding: what smashed data are behind the end of a text.
+        client_weights: weights of the client model.
+        auxiliary_weights: weights of the auxiliary model; empty where the algorithm has none.
+        server: the party that holds the server model.
+        server_copies: copies of the server model, one for each client; not loaded yet.
+        alignment: alignment that fits clients' auxiliary models.
+        seed: seed of the run.
+        padding: value of smashed data behind the end of a text.
         buffers: names of the buffers of client and server model, which no gradient moves.
-        num_clients: of the run; a round's cohort may be fewer.
-        has_positions: whether samples are texts, of which some have more positions than others.
-        shared_client: makes the server's copy of a client model that all clients move alike, by a rule.
+        num_clients: number of clients in the run; a round's cohort may be fewer.
+        has_positions: True if samples are texts, of which some have more positions than others.
+        shared_client: maker of the server's copy of a client model that all clients move alike, by a rule.
     """
 
     client_weights: Weights
@@ -53,7 +53,7 @@ class Start:
     buffers: frozenset[str] = frozenset()
     num_clients: int = 1
     has_positions: bool = False
-    shared_client: Callable[[LocalRule], SharedClient] = _none
+    shared_client: Callable[[LocalRule], SharedClient] = _refuse_shared_client
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ class Algorithm(ABC):
         self.client_weights = start.client_weights
         self.server = start.server
         self.seed, self.padding = start.seed, start.padding
-        self.own: dict[int, Weights] = {}
-        """Copies of what is each client's own, of those that took part, to be measured and saved."""
+        self.own_weights: dict[int, Weights] = {}
+        """Weights of each client's own half, copied from clients that took part, to be measured and saved."""
 
     @property
     def trains_head(self) -> bool:
@@ -128,17 +128,17 @@ class Algorithm(ABC):
 
     @staticmethod
     def round_load(terms: RoundLoad) -> float | None:
-        """Bytes up and down in a round, in closed form; None where that is not told."""
+        """Bytes up and down in a round, in closed form; None where the algorithm gives no such formula."""
         return None
 
     def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:
         """Local steps by which samples of a client leave it in round `t`, once the round was run.
 
         Args:
-            t: the round.
-            client: that took part.
-            steps: of the client in a round.
-            epochs: of a round.
+            t: number of the round, from 0.
+            client: number of a client that took part.
+            steps: local steps of the client in a round.
+            epochs: local epochs of a round.
         """
         every = range(steps)
         if self.own_half == "client":
@@ -162,10 +162,12 @@ class Algorithm(ABC):
         return self.client_weights | self.server.weights()
 
     def observe(self, cohort: Cohort) -> None:
-        """Take copies of what is each client's own, at the end of a round."""
+        """Copy the weights of the clients' own half at the end of a round."""
         if self.own_half is not None:
-            part: Part = "client" if self.own_half == "client" else "auxiliary"  # the head, whatever it is
-            self.own |= zip(cohort.clients, cohort.observed(part), strict=True)
+            part: Part = (
+                "client" if self.own_half == "client" else "auxiliary"
+            )  # the head, whichever model it is
+            self.own_weights |= zip(cohort.clients, cohort.observe(part), strict=True)
 
     def models(self, clients: int) -> list[Weights]:
         """Models to evaluate: the one that all share, or one for each of so many clients.
@@ -175,7 +177,10 @@ class Algorithm(ABC):
         shared = self.full_weights()
         if self.own_half is None:
             return [shared]
-        return [shared | self.own[each] if each in self.own else shared for each in range(clients)]
+        return [
+            shared | self.own_weights[client] if client in self.own_weights else shared
+            for client in range(clients)
+        ]
 
     def evaluated_auxiliary(self) -> Weights | None:
         """The auxiliary model, where it is evaluated in place of a server model that is not trained yet."""
@@ -187,12 +192,12 @@ class Algorithm(ABC):
 
     def state(self) -> State:
         """Everything the next round depends on."""
-        own = {str(client): weights for client, weights in self.own.items()}
-        kept = {"client_weights": self.client_weights, "server": self.server.state()}
-        return kept if self.own_half is None else kept | {"own": own}
+        weights_by_client = {str(client): weights for client, weights in self.own_weights.items()}
+        state = {"client_weights": self.client_weights, "server": self.server.state()}
+        return state if self.own_half is None else state | {"own": weights_by_client}
 
     def load_state(self, state: State) -> None:
-        """Take over what `state` gave."""
+        """Load a state that `state` returned."""
         self.client_weights = dict(state["client_weights"])
         self.server.load_state(state["server"])
-        self.own = {int(client): dict(weights) for client, weights in state.get("own", {}).items()}
+        self.own_weights = {int(client): dict(weights) for client, weights in state.get("own", {}).items()}

@@ -15,7 +15,7 @@ from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.loss import mean_loss
 from fedsplit.parties.messages import Upload
 from fedsplit.randomness import generator
-from fedsplit.state.settled import Settled
+from fedsplit.state.settled import SettledTensors
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
 
@@ -37,7 +37,7 @@ class Ampere(LocalLoss):
     Federated Learning", 2025 (arXiv 2507.07130).
 
     Args:
-        start: what to start from.
+        start: starting point of the algorithm.
         device_rounds: rounds of federated training of client and auxiliary model.
     """
 
@@ -63,10 +63,10 @@ class Ampere(LocalLoss):
             self.average_clients(cohort)
             return RoundMetrics(train_loss=mean_loss(locally.losses))
         self.collect(t, cohort)
-        kept = [each.pool for each in self.uploads.values()]
-        pool = kept[0] if len(kept) == 1 else pool_uploads(kept, self.padding)
+        pools = [uploads.pool for uploads in self.uploads.values()]
+        pool = pools[0] if len(pools) == 1 else pool_uploads(pools, self.padding)
         draw = generator(self.seed, "uploaded smashed data", round=t)
-        batches = shuffle(pool, sum(each.batches for each in self.uploads.values()), draw)
+        batches = shuffle(pool, sum(uploads.batches for uploads in self.uploads.values()), draw)
         losses = [self.server.step(t, batch)[0] for batch in batches]
         self.samples_at_rest = len(pool.y)
         return RoundMetrics(train_loss=pooled_loss(losses))
@@ -75,25 +75,25 @@ class Ampere(LocalLoss):
     @override
     def round_load(terms: RoundLoad) -> float:
         """Bytes of a round of federated training; one round of uploads follows these rounds."""
-        return terms.exchanged(terms.client) + terms.exchanged(terms.auxiliary)
+        return terms.exchange(terms.client) + terms.exchange(terms.auxiliary)
 
     def collect(self, t: int, cohort: Cohort) -> None:
         """Let those clients of a cohort upload that have not yet."""
-        before = {client for each in self.uploads.values() for client in each.clients}
-        new = [client for client in cohort.clients if client not in before]
-        if not new:
+        earlier_clients = {client for uploads in self.uploads.values() for client in uploads.clients}
+        new_clients = [client for client in cohort.clients if client not in earlier_clients]
+        if not new_clients:
             return
-        uploading = cohort.select(new)
+        uploading = cohort.select(new_clients)
         uploading.install("client", self.client_weights)
         uploads: list[Upload] = []
         for step in count():
-            arrived = uploading.forward(step, evaluating=True)
-            if not arrived:
+            batch_uploads = uploading.forward(step, evaluating=True)
+            if not batch_uploads:
                 break
-            uploads += arrived
+            uploads += batch_uploads
         pool = pool_uploads(uploads, self.padding)
-        kept = self.memory.keep({"z": pool.z, "y": pool.y})
-        self.uploads[t] = Uploads(new, len(uploads), Settled(kept))
+        samples = self.memory.keep({"z": pool.z, "y": pool.y})
+        self.uploads[t] = Uploads(new_clients, len(uploads), SettledTensors(samples))
 
     @override
     def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:
@@ -105,8 +105,8 @@ class Ampere(LocalLoss):
     @override
     def state(self) -> State:
         uploads = {
-            str(t): {"clients": each.clients, "batches": each.batches, "samples": each.samples}
-            for t, each in self.uploads.items()
+            str(t): {"clients": uploads.clients, "batches": uploads.batches, "samples": uploads.samples}
+            for t, uploads in self.uploads.items()
         }
         return super().state() | {"uploads": uploads}
 
@@ -118,7 +118,7 @@ class Ampere(LocalLoss):
             int(t): Uploads(
                 each["clients"],
                 each["batches"],
-                Settled({name: tensor.to(device) for name, tensor in each["samples"].items()}),
+                SettledTensors({name: tensor.to(device) for name, tensor in each["samples"].items()}),
             )
             for t, each in state["uploads"].items()
         }
@@ -129,16 +129,16 @@ class Uploads:
     """Smashed data and labels that clients uploaded in one round.
 
     Args:
-        clients: that did.
-        batches: in which.
-        samples: smashed data `z (n, ...)` and labels `y (n,)`.
+        clients: numbers of the clients that uploaded.
+        batches: number of batches that they uploaded.
+        samples: smashed data `z (n, ...)` and labels `y (n,)` of all of them.
     """
 
     clients: list[int]
     batches: int
-    samples: Settled
+    samples: SettledTensors
 
     @property
     def pool(self) -> Upload:
-        """All uploads of a client as one."""
+        """All uploads of the round as one."""
         return Upload(self.clients[0], 0, self.samples["z"], self.samples["y"])

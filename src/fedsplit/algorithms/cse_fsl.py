@@ -18,7 +18,7 @@ class CseFsl(LocalLoss):
     Source: Y. Mu and C. Shen, "Communication and Storage Efficient Federated Split Learning", 2023.
 
     Args:
-        start: what to start from.
+        start: starting point of the algorithm.
         server_update_interval: q; clients upload at local steps 0, q, 2q, ... of each round.
     """
 
@@ -42,9 +42,9 @@ class CseFsl(LocalLoss):
     @override
     def round_load(terms: RoundLoad) -> float:
         return (
-            terms.exchanged(terms.client)
+            terms.exchange(terms.client)
             + terms.uploads(terms.population.server_update_interval)
-            + terms.exchanged(terms.auxiliary)
+            + terms.exchange(terms.auxiliary)
         )
 
     @override

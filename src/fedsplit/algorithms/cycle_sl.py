@@ -39,10 +39,10 @@ class CycleSl(MinibatchSfl):
         draw = generator(self.seed, "resampled smashed data", round=t, step=uploads[0].step)
         batches = shuffle(pool_uploads(uploads, self.padding), len(uploads), draw)
         losses = [
-            self.server.step(t, Upload(each.client, each.step, batch.z, batch.y))[0]
-            for each, batch in zip(uploads, batches, strict=True)
+            self.server.step(t, Upload(upload.client, upload.step, batch.z, batch.y))[0]
+            for upload, batch in zip(uploads, batches, strict=True)
         ]
-        return losses, {each.client: self._cut_gradient(t, each) for each in uploads}
+        return losses, {upload.client: self._cut_gradient(t, upload) for upload in uploads}
 
     def _cut_gradient(self, t: int, upload: Upload) -> Tensor:
         dropout = seed_of(

@@ -20,10 +20,10 @@ class FedAdam(FedOpt):
     Source: S. Reddi et al., "Adaptive Federated Optimization", 2021, algorithm 2.
 
     Args:
-        start: what to start from.
-        server_lr: of the server's steps.
-        betas: shares of `m` and of `v` that are kept.
-        tau: how adaptive steps are; a parameter whose differences are far below it moves as with momentum.
+        start: starting point of the algorithm.
+        server_lr: learning rate of the server's steps.
+        betas: shares of `m` and of `v` that a round keeps.
+        tau: adaptivity of steps; a parameter whose differences are far below it moves as with momentum.
     """
 
     label = "FedAdam"
@@ -34,24 +34,26 @@ class FedAdam(FedOpt):
     ) -> None:
         super().__init__(start, server_lr=server_lr)
         self.betas, self.tau = betas, tau
-        self.second: Weights = {name: torch.full_like(each, tau**2) for name, each in self.first.items()}
+        self.second_moment: Weights = {
+            name: torch.full_like(mean, tau**2) for name, mean in self.first_moment.items()
+        }
 
     @override
     def server_step(self, name: str, difference: Tensor) -> Tensor:
-        kept = self.betas[0]
-        self.first[name] = kept * self.first[name] + (1 - kept) * difference
-        self.second[name] = self.next_second(self.second[name], difference.square())
-        return self.server_lr * self.first[name] / (self.second[name].sqrt() + self.tau)
+        beta_1 = self.betas[0]
+        self.first_moment[name] = beta_1 * self.first_moment[name] + (1 - beta_1) * difference
+        self.second_moment[name] = self.update_second_moment(self.second_moment[name], difference.square())
+        return self.server_lr * self.first_moment[name] / (self.second_moment[name].sqrt() + self.tau)
 
-    def next_second(self, second: Tensor, square: Tensor) -> Tensor:
-        """`v` after a round, from `v` before it and the square of the averaged difference."""
-        return self.betas[1] * second + (1 - self.betas[1]) * square
+    def update_second_moment(self, second_moment: Tensor, square: Tensor) -> Tensor:
+        """`v` after a round, given `v` before it and the square of the averaged difference."""
+        return self.betas[1] * second_moment + (1 - self.betas[1]) * square
 
     @override
     def state(self) -> State:
-        return super().state() | {"second": self.second}
+        return super().state() | {"second": self.second_moment}
 
     @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
-        self.second = place_like(state["second"], self.second)
+        self.second_moment = place_like(state["second"], self.second_moment)

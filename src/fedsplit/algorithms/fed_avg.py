@@ -26,7 +26,7 @@ class FedAvg(Algorithm):
     @staticmethod
     @override
     def round_load(terms: RoundLoad) -> float:
-        return terms.exchanged({**terms.client, **terms.server})
+        return terms.exchange({**terms.client, **terms.server})
 
     @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:

@@ -17,9 +17,9 @@ class FedAvgM(FedOpt):
     Federated Visual Classification", 2019, whose velocity is not dampened.
 
     Args:
-        start: what to start from.
-        server_lr: of the server's steps.
-        momentum: share of the velocity that is kept.
+        start: starting point of the algorithm.
+        server_lr: learning rate of the server's steps.
+        momentum: share of the velocity that a round keeps.
     """
 
     label = "FedAvgM"
@@ -31,5 +31,5 @@ class FedAvgM(FedOpt):
 
     @override
     def server_step(self, name: str, difference: Tensor) -> Tensor:
-        self.first[name] = self.momentum * self.first[name] + difference
-        return self.server_lr * self.first[name]
+        self.first_moment[name] = self.momentum * self.first_moment[name] + difference
+        return self.server_lr * self.first_moment[name]

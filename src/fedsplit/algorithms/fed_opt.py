@@ -19,20 +19,24 @@ class FedOpt(FedAvg):
 
     Clients are averaged in proportion to their samples, as everywhere here (the paper weighs them alike in
     its algorithm). Buffers, as the statistics of batch normalisation, have no gradient and are averaged. The
-    server's rate is constant; schedules are of the clients' steps.
+    server's rate is constant; schedules belong to the clients' steps.
 
     Source: S. Reddi et al., "Adaptive Federated Optimization", 2021, algorithm 2.
 
     Args:
-        start: what to start from.
-        server_lr: of the server's steps.
+        start: starting point of the algorithm.
+        server_lr: learning rate of the server's steps.
     """
 
     def __init__(self, start: Start, *, server_lr: PositiveFloat) -> None:
         super().__init__(start)
         self.server_lr = server_lr
-        trained = {name: each for name, each in self.full_weights().items() if name not in start.buffers}
-        self.first: Weights = {name: torch.zeros_like(each) for name, each in trained.items()}
+        parameters = {
+            name: tensor for name, tensor in self.full_weights().items() if name not in start.buffers
+        }
+        self.first_moment: Weights = {
+            name: torch.zeros_like(parameter) for name, parameter in parameters.items()
+        }
         """Running means of the averaged differences, by parameter."""
 
     @abstractmethod
@@ -40,8 +44,8 @@ class FedOpt(FedAvg):
         """Step of the server along one parameter.
 
         Args:
-            name: of the parameter.
-            difference: from the round's weights to the average of what clients made of them.
+            name: name of the parameter.
+            difference: average of the clients' new weights minus the weights that the round began with.
         """
 
     @override
@@ -49,19 +53,19 @@ class FedOpt(FedAvg):
         before = self.full_weights()
         metrics = super().run_round(t, cohort)
         full = self.full_weights()
-        for name, averaged in full.items():
-            if name in self.first:
-                start = before[name].to(averaged.device)
-                full[name] = start + self.server_step(name, averaged - start)
+        for name, average in full.items():
+            if name in self.first_moment:
+                start = before[name].to(average.device)
+                full[name] = start + self.server_step(name, average - start)
         self.client_weights = {name: full[name] for name in self.client_weights}
         self.server.load(full)
         return metrics
 
     @override
     def state(self) -> State:
-        return super().state() | {"first": self.first}
+        return super().state() | {"first": self.first_moment}
 
     @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
-        self.first = place_like(state["first"], self.first)
+        self.first_moment = place_like(state["first"], self.first_moment)

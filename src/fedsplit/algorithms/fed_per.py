@@ -24,7 +24,7 @@ class FedPer(FedAvg):
     @staticmethod
     @override
     def round_load(terms: RoundLoad) -> float:
-        return terms.exchanged(terms.client)
+        return terms.exchange(terms.client)
 
     @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:

@@ -18,15 +18,18 @@ class Prox(LocalRule):
         mu: weight of the proximal term.
     """
 
-    anchored = True
+    keeps_anchor = True
 
     def __init__(self, *, mu: NonNegativeFloat) -> None:
         self.mu = mu
 
     @override
-    def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
-        weights = zip(gradients, model.trained.values(), model.anchor.values(), strict=True)
-        return [gradient + self.mu * (own.detach() - first) for gradient, own, first in weights]
+    def correct_gradients(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
+        weights = zip(gradients, model.trainable.values(), model.anchor.values(), strict=True)
+        return [
+            gradient + self.mu * (weight.detach() - initial_weight)
+            for gradient, weight, initial_weight in weights
+        ]
 
 
 class FedProx(FedAvg):

@@ -16,6 +16,6 @@ class FedYogi(FedAdam):
     place = 11
 
     @override
-    def next_second(self, second: Tensor, square: Tensor) -> Tensor:
-        """`v - (1 - beta_2) difference^2 sign(v - difference^2)`."""
-        return second - (1 - self.betas[1]) * square * (second - square).sign()
+    def update_second_moment(self, second_moment: Tensor, square: Tensor) -> Tensor:
+        """`v - (1 - beta_2) difference^2 sign(v - difference^2)`, the next `v`."""
+        return second_moment - (1 - self.betas[1]) * square * (second_moment - square).sign()

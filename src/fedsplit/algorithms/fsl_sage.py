@@ -46,11 +46,11 @@ class FslSage(CseFsl):
     Gradient Estimation", 2025.
 
     Args:
-        start: what to start from.
+        start: starting point of the algorithm.
         server_update_interval: q; clients upload at local steps 0, q, 2q, ... of each round.
-        align_when: what decides when a client aligns.
+        align_when: rule by which a client aligns.
         align_interval: l; rounds between two alignments of a client, with `align_when=interval`.
-        align_error: relative squared error, with `align_when=error`; None: of any size.
+        align_error: relative squared error above which a client aligns, with `align_when=error`; None: never.
         warm_start: rounds of CSE-FSL first, from whose auxiliary model all alignments then start.
     """
 
@@ -91,7 +91,7 @@ class FslSage(CseFsl):
             return super().run_round(t, cohort)
         losses: list[BatchLoss] = []
         self.alignment.enter(cohort.clients)
-        for client in self.alignment.dropped:
+        for client in self.alignment.dropped_clients:
             self._errors.pop(client, None)
 
         cohort.install("client", self.client_weights)
@@ -99,8 +99,8 @@ class FslSage(CseFsl):
         if due:
             aligning = cohort.select(due)
             losses += [self.step_server(t, upload) for upload in aligning.forward(0)]
-            aligned = self.alignment.align_many(due, t, self.server, initially=self.auxiliary)
-            aligning.install_each("auxiliary", aligned)
+            auxiliary_weights = self.alignment.align_many(due, t, self.server, initially=self.auxiliary)
+            aligning.install_own("auxiliary", auxiliary_weights)
         interval = self.server_update_interval
         work = LocalWork(train_head=False, upload_interval=interval, skip_first_upload=due)
         locally = cohort.train_local(work)
@@ -120,18 +120,18 @@ class FslSage(CseFsl):
     @override
     def round_load(terms: RoundLoad) -> float:
         return (
-            terms.exchanged(terms.client)
+            terms.exchange(terms.client)
             + terms.uploads(terms.population.server_update_interval)
-            + terms.aligned()
+            + terms.alignment_downloads()
         )
 
     def is_due(self, client: int, t: int) -> bool:
         """True if a client that takes part in round `t` aligns in it."""
-        last = self.alignment.last_round(client)
-        if last is None or self.align_when == "interval":
+        last_round = self.alignment.last_round(client)
+        if last_round is None or self.align_when == "interval":
             return self.alignment.is_due(client, t, self.align_interval)
         if self.align_when == "geometric":
-            return t + 1 >= 2 * (last + 1)
+            return t + 1 >= 2 * (last_round + 1)
         return self.align_error is not None and self._errors[client] > self.align_error
 
     @override
@@ -148,25 +148,26 @@ class FslSage(CseFsl):
         return self.alignment.squared_error(upload.client, of_samples, round=t, step=upload.step)
 
     def _note_errors(self, t: int, cohort: Cohort, errors: Mapping[int, SquaredError]) -> None:
-        """Keep the errors of a round; of a client without an upload that showed it, that on its ring."""
+        """Keep the errors of a round; a client whose uploads showed none is measured on its ring."""
         if self.align_when != "error":
             return
         for client in cohort.clients:
-            known = errors.get(client)
-            error = known.relative if known else self.alignment.error([client], t, self.server)
+            measured_error = errors.get(client)
+            error = (
+                measured_error.relative if measured_error else self.alignment.error([client], t, self.server)
+            )
             self._errors[client] = error if error is not None and isfinite(error) else 0.0
 
     @override
     def gradient_error(self, t: int, clients: Collection[int]) -> float | None:
-        """See `Algorithm.gradient_error`: on the clients' rings, against the server as it is now."""
         return self.alignment.error(clients, t, self.server)
 
     @override
     def auxiliary_weights(self) -> dict[str, Weights]:
-        aligned = self.alignment.auxiliary_weights()
-        if not aligned:  # the run ended in its warm start
+        auxiliaries = self.alignment.auxiliary_weights()
+        if not auxiliaries:  # the run ended in its warm start
             return super().auxiliary_weights()
-        return {f"auxiliary-{client}": weights for client, weights in aligned.items()}
+        return {f"auxiliary-{client}": weights for client, weights in auxiliaries.items()}
 
     @override
     def state(self) -> State:

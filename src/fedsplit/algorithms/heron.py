@@ -13,8 +13,8 @@ class ZerothOrder(LocalRule):
     """The mean of `(L(w + mu u) - L(w)) / mu u` over draws of u: forward passes alone, which keep nothing.
 
     Args:
-        mu: how far weights are moved along u, whose elements are standard normal.
-        probes: draws of u in a step.
+        mu: distance that weights are moved along u, whose elements are standard normal.
+        probes: number of draws of u in a step.
     """
 
     draws = needs_loss = True
@@ -28,27 +28,30 @@ class ZerothOrder(LocalRule):
     def gradients(self, batch: LocalBatch) -> LocalGradients:
         body, head, seeds = batch.body, batch.head, batch.seeds
 
-        def passed(*buffers: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
+        def forward_pass(*buffers: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
             z = body.forward(batch.x, seed=seeds.body, buffers=buffers[0])
-            seen = batch.seen(z) if batch.seen else z
+            head_input = batch.decode(z) if batch.decode else z
             at = batch.losses.targets(batch.y)
-            outputs = head.forward(seen, seed=seeds.head, buffers=buffers[1], at=at)
+            outputs = head.forward(head_input, seed=seeds.head, buffers=buffers[1], at=at)
             return z, batch.losses.mean(outputs, batch.y)
 
-        weights = [*body.trained.values(), *head.trained.values()]
-        first, found = [each.clone() for each in weights], [torch.zeros_like(each) for each in weights]
+        weights = [*body.trainable.values(), *head.trainable.values()]
+        initial, gradients = (
+            [weight.clone() for weight in weights],
+            [torch.zeros_like(weight) for weight in weights],
+        )
         still = [body.frozen_buffers(), head.frozen_buffers()]
-        z, loss = passed(None, None)
+        z, loss = forward_pass(None, None)
         for probe in range(self.probes):
-            drawn = standard_normal(weights, seeds.rule, probe)
-            for each, start, u in zip(weights, first, drawn, strict=True):
-                each.copy_(start + self.mu * u)
-            slope = (passed(*still)[1] - loss) / (self.mu * self.probes)
-            for total, u in zip(found, drawn, strict=True):
+            direction = standard_normal(weights, seeds.rule, probe)
+            for weight, start, u in zip(weights, initial, direction, strict=True):
+                weight.copy_(start + self.mu * u)
+            slope = (forward_pass(*still)[1] - loss) / (self.mu * self.probes)
+            for total, u in zip(gradients, direction, strict=True):
                 total.add_(slope.view(slope.shape + (1,) * (u.ndim - slope.ndim)) * u)
-        for each, start in zip(weights, first, strict=True):
-            each.copy_(start)
-        return LocalGradients(z, loss, found[: len(body.trained)], found[len(body.trained) :])
+        for weight, start in zip(weights, initial, strict=True):
+            weight.copy_(start)
+        return LocalGradients(z, loss, gradients[: len(body.trainable)], gradients[len(body.trainable) :])
 
 
 class Heron(CseFsl):

@@ -25,8 +25,8 @@ class ProjectedProbes(LocalRule):
     """Slopes `<f(w + mu u) - f(w), dz>` of smashed data f along directions u, and the mean of slope times u.
 
     Args:
-        mu: how far weights are moved along u, whose elements are standard normal.
-        probes: directions in a step.
+        mu: distance that weights are moved along u, whose elements are standard normal.
+        probes: number of directions in a step.
     """
 
     answers_seeds, differentiates = True, False
@@ -39,38 +39,38 @@ class ProjectedProbes(LocalRule):
     def slopes(
         self, body: Steppable, x: Tensor, z: Tensor, dz: Tensor, seeds: Sequence[int], *, seed: Seed
     ) -> Tensor:
-        weights, found = list(body.trained.values()), []
-        first = [each.clone() for each in weights]
+        weights, slopes = list(body.trainable.values()), []
+        initial = [weight.clone() for weight in weights]
         for probe in seeds:
-            for each, start, u in zip(weights, first, directions(body, probe), strict=True):
-                each.copy_(start + self.mu * u)
+            for weight, start, u in zip(weights, initial, draw_direction(body, probe), strict=True):
+                weight.copy_(start + self.mu * u)
             change = body.forward(x, seed=seed, buffers=body.frozen_buffers()) - z
-            found.append(body.for_each(_inner_product, change, dz.reshape(change.shape)))
-        for each, start in zip(weights, first, strict=True):
-            each.copy_(start)
-        return torch.stack(found, -1)
+            slopes.append(body.for_each(_inner_product, change, dz.reshape(change.shape)))
+        for weight, start in zip(weights, initial, strict=True):
+            weight.copy_(start)
+        return torch.stack(slopes, -1)
 
     @torch.no_grad()
     @override
     def estimate(self, body: Steppable, seeds: Sequence[int], slopes: Tensor) -> Sequence[Tensor]:
-        found = [torch.zeros_like(own) for own in _of_one_client(body)]
+        gradients = [torch.zeros_like(parameter) for parameter in _client_parameters(body)]
         for probe, slope in zip(seeds, slopes / (self.mu * self.probes), strict=True):
-            for total, u in zip(found, directions(body, probe), strict=True):
+            for total, u in zip(gradients, draw_direction(body, probe), strict=True):
                 total.add_(slope * u)
-        return found
+        return gradients
 
 
-def directions(body: Steppable, seed: int) -> list[Tensor]:
-    """A standard normal direction, in the shapes of one client's parameters that learn."""
-    return standard_normal(_of_one_client(body), seed, 0)
+def draw_direction(body: Steppable, seed: int) -> list[Tensor]:
+    """Draw a standard normal direction, in the shapes of one client's parameters that learn."""
+    return standard_normal(_client_parameters(body), seed, 0)
 
 
-def _of_one_client(body: Steppable) -> list[Tensor]:
-    return [body.module.get_parameter(name).detach() for name in body.trained]
+def _client_parameters(body: Steppable) -> list[Tensor]:
+    return [body.module.get_parameter(name).detach() for name in body.trainable]
 
 
-def _inner_product(one: Tensor, other: Tensor) -> Tensor:
-    return (one * other).sum()
+def _inner_product(a: Tensor, b: Tensor) -> Tensor:
+    return (a * b).sum()
 
 
 class HoSfl(MinibatchSfl):
@@ -86,9 +86,9 @@ class HoSfl(MinibatchSfl):
     Backprop-Free Clients and Dimension-Free Aggregation", 2026 (arXiv 2603.14773).
 
     Args:
-        start: what to start from.
-        mu: how far clients move weights along a direction.
-        probes: P, directions in a local step.
+        start: starting point of the algorithm.
+        mu: distance that clients move weights along a direction.
+        probes: P, number of directions in a local step.
     """
 
     own_rule = ProjectedProbes
@@ -99,14 +99,19 @@ class HoSfl(MinibatchSfl):
     def __init__(self, start: Start, *, mu: PositiveFloat, probes: PositiveInt) -> None:
         super().__init__(start, scale="union")
         self.mu, self.probes = mu, probes
-        self.shared = start.shared_client(ProjectedProbes(mu=mu, probes=probes))
+        self.shared_client = start.shared_client(ProjectedProbes(mu=mu, probes=probes))
         self.holders: set[int] = set()
         """Clients that hold the shared client model as it is now."""
 
     @staticmethod
     @override
     def round_load(terms: RoundLoad, *, probes: int = 8) -> float:
-        return terms.uploads() + terms.cut_gradients() + terms.seeds_and_scalars(probes) + terms.joined()
+        return (
+            terms.uploads()
+            + terms.cut_gradients()
+            + terms.seeds_and_scalars(probes)
+            + terms.joining_downloads()
+        )
 
     @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
@@ -119,14 +124,14 @@ class HoSfl(MinibatchSfl):
             uploads = list(cohort.forward(step))
             if not uploads:
                 break
-            stepped, dz = self.step_server(t, uploads)
-            losses += stepped
+            step_losses, dz = self.step_server(t, uploads)
+            losses += step_losses
             seeds = [self.probe_seed(t, step, probe) for probe in range(self.probes)]
             slopes = cohort.probe(step, dz, seeds)
-            together = torch.stack([slopes[each.client] for each in uploads]).sum(0)
-            cohort.move(step, seeds, together)
-            self.shared.move(t, step, seeds, together)
-        self.client_weights = self.shared.weights()
+            slope_sum = torch.stack([slopes[upload.client] for upload in uploads]).sum(0)
+            cohort.move(step, seeds, slope_sum)
+            self.shared_client.move(t, step, seeds, slope_sum)
+        self.client_weights = self.shared_client.weights()
         return RoundMetrics(train_loss=pooled_loss(losses))
 
     def probe_seed(self, t: int, step: int, probe: int) -> int:
@@ -136,14 +141,14 @@ class HoSfl(MinibatchSfl):
     @override
     def forget_clients(self) -> None:
         self.holders = set()
-        self.shared.forget()
+        self.shared_client.forget()
 
     @override
     def state(self) -> State:
-        return super().state() | {"shared": self.shared.state(), "holders": sorted(self.holders)}
+        return super().state() | {"shared": self.shared_client.state(), "holders": sorted(self.holders)}
 
     @override
     def load_state(self, state: State) -> None:
         super().load_state(state)
-        self.shared.load_state(state["shared"])
+        self.shared_client.load_state(state["shared"])
         self.holders = set(state["holders"])

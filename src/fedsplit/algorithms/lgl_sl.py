@@ -46,7 +46,7 @@ class LglSl(CopiedServer, LocalLoss):
     @staticmethod
     @override
     def round_load(terms: RoundLoad) -> float:
-        return terms.exchanged(terms.client) + terms.uploads() + terms.exchanged(terms.auxiliary)
+        return terms.exchange(terms.client) + terms.uploads() + terms.exchange(terms.auxiliary)
 
     @override
     def exposure(self, t: int, client: int, *, steps: int, epochs: int) -> Exposure:

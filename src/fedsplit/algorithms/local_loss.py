@@ -26,9 +26,9 @@ class LocalLoss(Algorithm):
         """Let clients train client and auxiliary model from the averages for a round.
 
         Args:
-            cohort: of the round.
+            cohort: clients of the round.
             upload_interval: clients upload at local steps 0, q, 2q, ...; None: never.
-            in_order: whether uploads are wanted by (client, step), see `LocalWork`.
+            in_order: True if uploads are wanted by (client, step), see `LocalWork`.
         """
         cohort.install("client", self.client_weights)
         cohort.install("auxiliary", self.auxiliary)

@@ -29,8 +29,8 @@ class MinibatchSfl(Algorithm):
     averages are SplitFed's.
 
     Args:
-        start: what to start from.
-        scale: `own`: a client's cut gradient is of the mean loss of its own batch; `union`: of all samples.
+        start: starting point of the algorithm.
+        scale: `own`: a client's cut gradient is of its own batch's mean loss; `union`: of that of all.
     """
 
     client_head = "none"
@@ -45,7 +45,7 @@ class MinibatchSfl(Algorithm):
     @staticmethod
     @override
     def round_load(terms: RoundLoad) -> float:
-        return terms.exchanged(terms.client) + terms.uploads() + terms.cut_gradients()
+        return terms.exchange(terms.client) + terms.uploads() + terms.cut_gradients()
 
     @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
@@ -55,8 +55,8 @@ class MinibatchSfl(Algorithm):
             uploads = list(cohort.forward(step))
             if not uploads:
                 break
-            stepped, dz = self.step_server(t, uploads)
-            losses += stepped
+            step_losses, dz = self.step_server(t, uploads)
+            losses += step_losses
             cohort.backward(step, dz)
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
         return RoundMetrics(train_loss=pooled_loss(losses))
@@ -65,9 +65,13 @@ class MinibatchSfl(Algorithm):
         """Step the server on the uploads of a local step; its losses, and each client's cut gradient."""
         pool = pool_uploads(uploads, self.padding)
         loss, dz = self.server.step(t, pool)
-        split = zip(uploads, torch.split(dz, [len(each.y) for each in uploads]), strict=True)
-        rows = [(each, own[:, : each.z.shape[1]]) for each, own in split]  # texts without others' padding
+        split = zip(uploads, torch.split(dz, [len(upload.y) for upload in uploads]), strict=True)
+        rows = [
+            (upload, gradient[:, : upload.z.shape[1]]) for upload, gradient in split
+        ]  # texts without others' padding
         if self.scale == "union":
-            return [loss], {each.client: own for each, own in rows}
+            return [loss], {upload.client: gradient for upload, gradient in rows}
         terms = self.server.terms
-        return [loss], {each.client: own * (terms(pool.y) / terms(each.y)) for each, own in rows}
+        return [loss], {
+            upload.client: gradient * (terms(pool.y) / terms(upload.y)) for upload, gradient in rows
+        }

@@ -16,26 +16,28 @@ def pool_uploads(uploads: Sequence[Upload], padding: float) -> Upload:
     Texts get as many positions as the longest has, with `padding` behind the end of the smashed data.
     """
     first = uploads[0]
-    batches = [(each.z, each.y) for each in uploads]
+    batches = [(upload.z, upload.y) for upload in uploads]
     if first.y.dim() == 2:
         length = max(y.shape[1] for _, y in batches)
         batches = [pad_to(z, y, length, padding) for z, y in batches]
-    z, y = (torch.cat(part) for part in zip(*batches, strict=True))
+    z, y = (torch.cat(tensors) for tensors in zip(*batches, strict=True))
     return Upload(first.client, first.step, z, y)
 
 
 def shuffle(pool: Upload, batches: int, draw: torch.Generator) -> list[Upload]:
     """Shuffle the samples of a pool into `batches` parts whose sizes differ by one at most."""
     parts = torch.randperm(len(pool.y), generator=draw).tensor_split(batches)
-    places = [part.to(pool.y.device) for part in parts]
-    return [Upload(pool.client, step, pool.z[each], pool.y[each]) for step, each in enumerate(places)]
+    places = [indices.to(pool.y.device) for indices in parts]
+    return [
+        Upload(pool.client, step, pool.z[indices], pool.y[indices]) for step, indices in enumerate(places)
+    ]
 
 
 def pooled_loss(losses: Sequence[BatchLoss]) -> float:
     """Mean over the samples of batches that are no single client's.
 
     Raises:
-        NonFinite: a batch's loss is not finite; the server's, since all clients have a part in it.
+        NonFinite: a batch's loss is not finite; it is the server's, as all clients have a part in it.
     """
     try:
         return mean_loss(losses)

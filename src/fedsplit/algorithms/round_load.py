@@ -21,14 +21,14 @@ class Population:
     """Clients and what they do in a round.
 
     Args:
-        samples: of each client.
-        cohort: clients that take part in a round.
-        batch_size: of a local step.
-        local_epochs: of a round.
-        server_update_interval: q.
-        align_interval: l.
+        samples: number of samples of each client.
+        cohort: number of clients that take part in a round.
+        batch_size: samples in a batch of a local step.
+        local_epochs: passes over a client's samples in a round.
+        server_update_interval: q, local steps between two uploads.
+        align_interval: l, rounds between two alignments of a client.
         labels: codec of labels.
-        positions: before the padding of all samples of each client together, of data that are padded.
+        positions: real positions of all samples of each client together, for data that are padded.
     """
 
     samples: Sequence[int]
@@ -54,28 +54,28 @@ class Population:
         return len(self.samples) / (self.align_interval + 1 / self.share - 1)
 
     def batches_by_step(self) -> list[Counter[int]]:
-        """Batch sizes of all clients at each local step of a round; 0 of clients that have no such step."""
+        """Batch sizes of all clients at each local step of a round; 0 for clients that have no such step."""
         slices = {n: batch_slices(n, self.batch_size) * self.local_epochs for n in set(self.samples)}
-        found: list[Counter[int]] = [Counter() for _ in range(max(map(len, slices.values())))]
+        size_counts: list[Counter[int]] = [Counter() for _ in range(max(map(len, slices.values())))]
         for samples, clients in Counter(self.samples).items():
             sizes = [piece.stop - piece.start for piece in slices[samples]]
-            for step, each in enumerate(found):
-                each[sizes[step] if step < len(sizes) else 0] += clients
-        return found
+            for step, counts in enumerate(size_counts):
+                counts[sizes[step] if step < len(sizes) else 0] += clients
+        return size_counts
 
     def batches(self, interval: int) -> Counter[tuple[int, Fraction]]:
         """Batches of local steps 0, q, 2q, ... of all clients, by their samples and mean positions.
 
         A sample of data that are never padded is one position.
         """
-        found: Counter[tuple[int, Fraction]] = Counter()
+        counts: Counter[tuple[int, Fraction]] = Counter()
         for (samples, positions), clients in Counter(
             zip(self.samples, self.positions or self.samples, strict=True)
         ).items():
             sizes = [piece.stop - piece.start for piece in batch_slices(samples, self.batch_size)]
             for size in (sizes * self.local_epochs)[::interval]:
-                found[size, Fraction(size * positions, samples)] += clients
-        return found
+                counts[size, Fraction(size * positions, samples)] += clients
+        return counts
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,13 @@ class RoundLoad:
     codec's size depends on values, bytes are the most that they can be.
 
     Args:
-        population: who takes part.
-        quantization: how messages are coded.
-        smashed_shape: of one sample; its first dimension is that of positions where data are padded.
+        population: clients, and what they do in a round.
+        quantization: codecs of messages.
+        smashed_shape: shape of a sample's smashed data; its first dimension counts positions of padded data.
         client: weights of the client model, and of the tail that clients hold behind it.
         server: weights of the server model.
         auxiliary: weights of the auxiliary model.
-        trunk_shape: of one sample of what goes to the clients' tail; None where there is none.
+        trunk_shape: shape of one sample of what goes to the clients' tail; None where there is none.
         buffers: names of what no gradient moves in client and server model.
     """
 
@@ -108,18 +108,18 @@ class RoundLoad:
     @property
     def parameters(self) -> Weights:
         """Weights of client and server model without their buffers."""
-        whole = {**self.client, **self.server}
-        return {name: tensor for name, tensor in whole.items() if name not in self.buffers}
+        weights = {**self.client, **self.server}
+        return {name: tensor for name, tensor in weights.items() if name not in self.buffers}
 
-    def exchanged(self, weights: Weights) -> float:
-        """Bytes of weights that each client of the cohort receives and returns."""
-        returned = self.population.cohort * weights_size(weights, self.quantization.weights.up)
-        return self.received(weights) + returned
+    def exchange(self, weights: Weights) -> float:
+        """Bytes of weights that each client of the cohort downloads and uploads again."""
+        upload_bytes = self.population.cohort * weights_size(weights, self.quantization.weights.up)
+        return self.download(weights) + upload_bytes
 
-    def received(self, weights: Weights) -> float:
-        """Bytes of weights that each client of the cohort receives.
+    def download(self, weights: Weights) -> float:
+        """Bytes of weights that each client of the cohort downloads.
 
-        They are received whole by those that were not there in the round before.
+        Clients that were not in the round before download them whole, not as differences.
         """
         codecs, share = self.quantization.weights, self.population.share
         down = share * weights_size(weights, codecs.down)
@@ -132,11 +132,13 @@ class RoundLoad:
         Clients with a tail upload the gradient of what it was sent in place of labels.
         """
         batches = self.population.batches(interval)
-        smashed = self._at_cut(self.quantization.smashed, batches)
+        smashed_bytes = self._at_cut(self.quantization.smashed, batches)
         if self.trunk_shape is not None:
-            return self.population.share * float(smashed + self._at_tail("trunk_gradient"))
-        labels = sum(n * self.population.labels.load(*each) for each, n in batches.items())
-        return self.population.share * float(labels + smashed)
+            return self.population.share * float(smashed_bytes + self._at_tail("trunk_gradient"))
+        labels = sum(
+            n * self.population.labels.load(*size_and_positions) for size_and_positions, n in batches.items()
+        )
+        return self.population.share * float(labels + smashed_bytes)
 
     def cut_gradients(self) -> float:
         """Bytes of the cut gradients that clients download at each local step, and of what tails take."""
@@ -174,51 +176,51 @@ class RoundLoad:
         """
         everyone = self.population
         by_step = everyone.batches_by_step()
-        sent = sum(clients for batches in by_step for samples, clients in batches.items() if samples)
+        sent_slopes = sum(clients for batches in by_step for samples, clients in batches.items() if samples)
         steps = Counter(sum(1 for _ in batch_slices(n, everyone.batch_size)) for n in everyone.samples)
         longest = sum(n * share for n, share in shares_of_largest(steps, everyone.cohort).items())
-        received = everyone.cohort * longest * everyone.local_epochs
-        return float(4 * probes * everyone.share * sent + 8 * probes * received)
+        received_seeds = everyone.cohort * longest * everyone.local_epochs
+        return float(4 * probes * everyone.share * sent_slopes + 8 * probes * received_seeds)
 
-    def joined(self) -> float:
-        """Bytes of the client model, as it is, to each client that was not in the round before."""
+    def joining_downloads(self) -> float:
+        """Bytes of the client model, sent whole to each client that was not in the round before."""
         exact = sum(tensor.numel() * tensor.element_size() for tensor in self.client.values())
         return self.population.cohort * (1 - self.population.share) * exact
 
-    def aligned(self) -> float:
+    def alignment_downloads(self) -> float:
         """Bytes of the auxiliary models that clients download when they align."""
         return self.population.alignments * weights_size(self.auxiliary, self.quantization.weights.down)
 
     def _at_cut(self, codec: Codec, batches: Mapping[tuple[int, Fraction], int]) -> Fraction:
-        """Bytes of tensors at the cut for `Population.batches`; of a broken number of positions, a mean."""
+        """Bytes of tensors at the cut for `Population.batches`; a mean of whole numbers of positions."""
         shape = self.smashed_shape if self.population.positions is None else self.smashed_shape[1:]
         total = Fraction(0)
         for (_, positions), count in batches.items():
-            whole, part = divmod(positions, 1)
-            size = (1 - part) * size_of(codec, (whole, *shape))
-            if part:
-                size += part * size_of(codec, (whole + 1, *shape))
+            full_positions, fraction = divmod(positions, 1)
+            size = (1 - fraction) * size_of(codec, (full_positions, *shape))
+            if fraction:
+                size += fraction * size_of(codec, (full_positions + 1, *shape))
             total += count * size
         return total
 
 
-def shares_of_largest(values: Mapping[int, int], drawn: int) -> dict[int, Fraction]:
-    """Probability that each value is the largest of so many that are drawn without replacement.
+def shares_of_largest(values: Mapping[int, int], draws: int) -> dict[int, Fraction]:
+    """Probability that each value is the largest of `draws` values drawn without replacement.
 
     Args:
-        values: how many there are of each.
-        drawn: at least one, at most all.
+        values: number of times that each value is there.
+        draws: number of values drawn; at least one, at most all.
     """
     shares, below, count = {}, Fraction(0), 0
     for value, number in sorted(values.items()):
         count += number
-        no_larger = Fraction(comb(count, drawn), comb(sum(values.values()), drawn))
+        no_larger = Fraction(comb(count, draws), comb(sum(values.values()), draws))
         shares[value], below = no_larger - below, no_larger
     return shares
 
 
 def size_of(codec: Codec, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> int:
-    """Bytes of a tensor, coded; the most that they can be where they depend on its values."""
+    """Bytes of a coded tensor; the most that they can be where they depend on its values."""
     size = codec.size(shape) if isinstance(codec, Quantizer) and 0 not in shape else None
     return codec.largest(shape, dtype) if size is None else size
 

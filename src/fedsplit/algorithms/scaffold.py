@@ -9,7 +9,7 @@ from typing_extensions import override
 from fedsplit.algorithms.algorithm import RoundMetrics, Start
 from fedsplit.algorithms.fed_avg import FedAvg
 from fedsplit.algorithms.round_load import RoundLoad
-from fedsplit.computing.steppable import Kept, Steppable
+from fedsplit.computing.steppable import RuleTensors, Steppable
 from fedsplit.parties.cohort import Cohort
 from fedsplit.parties.local_rule import LocalRule
 from fedsplit.state.state import State
@@ -28,23 +28,25 @@ class ControlVariates(LocalRule):
     keeps = ("correction", "total")
 
     @override
-    def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
-        corrections = model.kept["correction"].values()
-        found = [each + correction for each, correction in zip(gradients, corrections, strict=True)]
-        for total, each in zip(model.kept["total"].values(), found, strict=True):
-            total.add_(each)
-        return found
+    def correct_gradients(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
+        corrections = model.rule_tensors["correction"].values()
+        directions = [
+            gradient + correction for gradient, correction in zip(gradients, corrections, strict=True)
+        ]
+        for total, direction in zip(model.rule_tensors["total"].values(), directions, strict=True):
+            total.add_(direction)
+        return directions
 
     @override
-    def receive(self, kept: Kept, control_variates: Weights, steps: int) -> None:
-        for name, total in kept["total"].items():
-            own = total / steps - kept["correction"][name]
-            kept["correction"][name].copy_(control_variates[name] - own)
+    def receive(self, rule_tensors: RuleTensors, control_variates: Weights, steps: int) -> None:
+        for name, total in rule_tensors["total"].items():
+            mean_gradient = total / steps - rule_tensors["correction"][name]
+            rule_tensors["correction"][name].copy_(control_variates[name] - mean_gradient)
             total.zero_()
 
     @override
-    def control_variates(self, kept: Kept, steps: int) -> Weights:
-        return {name: total / steps for name, total in kept["total"].items()}
+    def control_variates(self, rule_tensors: RuleTensors, steps: int) -> Weights:
+        return {name: total / steps for name, total in rule_tensors["total"].items()}
 
 
 class Scaffold(FedAvg):
@@ -58,7 +60,7 @@ class Scaffold(FedAvg):
     (arXiv 1910.06378), algorithm 1.
 
     Args:
-        start: what to start from.
+        start: starting point of the algorithm.
     """
 
     own_rule = ControlVariates
@@ -68,14 +70,16 @@ class Scaffold(FedAvg):
     def __init__(self, start: Start) -> None:
         super().__init__(start)
         self.num_clients = start.num_clients
-        trained = {name: each for name, each in self.full_weights().items() if name not in start.buffers}
-        self.control: Weights = {name: torch.zeros_like(each) for name, each in trained.items()}
+        parameters = {
+            name: tensor for name, tensor in self.full_weights().items() if name not in start.buffers
+        }
+        self.control: Weights = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
         """The server's control variate c, one tensor per parameter."""
 
     @staticmethod
     @override
     def round_load(terms: RoundLoad) -> float:
-        return FedAvg.round_load(terms) + terms.exchanged(terms.parameters)
+        return FedAvg.round_load(terms) + terms.exchange(terms.parameters)
 
     @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:

@@ -32,10 +32,10 @@ class Sglr(MinibatchSfl):
     Split Learning", 2021 (arXiv 2112.05929), algorithm 1.
 
     Args:
-        start: what to start from.
-        alpha: power of the number of clients that the server's learning rate is multiplied with.
+        start: starting point of the algorithm.
+        alpha: power of the number of clients by which the server's learning rate is multiplied.
         phi: fraction of a round's clients that get the broadcast, rounded, and at least one if above 0.
-        average_clients: whether client models are averaged at the end of a round, or stay each client's own.
+        average_clients: True to average client models at the end of a round; else each client keeps its own.
     """
 
     label = "SGLR"
@@ -59,54 +59,56 @@ class Sglr(MinibatchSfl):
     @override
     def round_load(terms: RoundLoad, *, phi: float = 0.5, average_clients: bool = True) -> float:
         cohort = terms.population.cohort
-        shared = receivers_of(cohort, phi)
-        load = terms.uploads() + (terms.exchanged(terms.client) if average_clients else 0.0)
-        load += (1 - shared / cohort) * terms.cut_gradients()
-        return load + (terms.shared_gradients(shared) if shared else 0.0)
+        receivers = receiver_count(cohort, phi)
+        load = terms.uploads() + (terms.exchange(terms.client) if average_clients else 0.0)
+        load += (1 - receivers / cohort) * terms.cut_gradients()
+        return load + (terms.shared_gradients(receivers) if receivers else 0.0)
 
     @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         if self.own_half is None:
             cohort.install("client", self.client_weights)
-        receivers = self.drawn_receivers(t, cohort)
+        receivers = self.draw_receivers(t, cohort)
         losses: list[BatchLoss] = []
         for step in count():
             uploads = list(cohort.forward(step))
             if not uploads:
                 break
             self.server.acceleration = float(len(uploads) ** self.alpha)
-            stepped, dz = self.step_server(t, uploads)
-            losses += stepped
-            cohort.backward(step, self.shared(uploads, dz, receivers))
+            step_losses, dz = self.step_server(t, uploads)
+            losses += step_losses
+            cohort.backward(step, self.share_mean_gradient(uploads, dz, receivers))
         if self.own_half is None:
             self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
         return RoundMetrics(train_loss=pooled_loss(losses))
 
-    def drawn_receivers(self, t: int, cohort: Cohort) -> set[int]:
-        """The clients of a round that get the broadcast."""
+    def draw_receivers(self, t: int, cohort: Cohort) -> set[int]:
+        """Draw the clients of a round that get the broadcast."""
         order = torch.randperm(
             len(cohort.clients), generator=generator(self.seed, "clients that share a gradient", round=t)
         )
-        drawn = order[: receivers_of(len(cohort.clients), self.phi)].tolist()
-        return {cohort.clients[place] for place in drawn}
+        places = order[: receiver_count(len(cohort.clients), self.phi)].tolist()
+        return {cohort.clients[place] for place in places}
 
-    def shared(
+    def share_mean_gradient(
         self, uploads: Sequence[Upload], dz: Mapping[int, Tensor], receivers: set[int]
     ) -> Mapping[int, Tensor]:
-        """Cut gradients of a local step, with the mean of those of `receivers` in their place."""
-        sharing = [dz[each.client] for each in uploads if each.client in receivers]
-        if not sharing:
+        """Replace the cut gradients of `receivers` by their mean."""
+        shared_gradients = [dz[upload.client] for upload in uploads if upload.client in receivers]
+        if not shared_gradients:
             return dz
-        largest = max(sharing, key=len)
+        largest = max(shared_gradients, key=len)
         total, counts = torch.zeros_like(largest), torch.zeros(len(largest), device=largest.device)
-        for each in sharing:
-            total[: len(each)] += each
-            counts[: len(each)] += 1
+        for gradient in shared_gradients:
+            total[: len(gradient)] += gradient
+            counts[: len(gradient)] += 1
         mean = total / counts.to(total.dtype).view(-1, *[1] * (total.ndim - 1))
-        own = {client: each for client, each in dz.items() if client not in receivers}
-        return BroadcastGradients(own, mean, [each.client for each in uploads if each.client in receivers])
+        own_gradients = {client: gradient for client, gradient in dz.items() if client not in receivers}
+        return BroadcastGradients(
+            own_gradients, mean, [upload.client for upload in uploads if upload.client in receivers]
+        )
 
 
-def receivers_of(clients: int, phi: float) -> int:
+def receiver_count(clients: int, phi: float) -> int:
     """Number of a round's clients that get the broadcast."""
     return max(1, round(phi * clients)) if phi else 0

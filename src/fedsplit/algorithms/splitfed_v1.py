@@ -37,15 +37,15 @@ class SplitFedV1(CopiedServer):
         return RoundMetrics(train_loss=mean_loss(losses))
 
     def train_copies(self, t: int, cohort: Cohort) -> list[BatchLoss]:
-        """All local steps of a cohort with the server's copies, which are averaged; losses of the steps."""
+        """Train a cohort for all local steps with the server copies, then average these; losses of steps."""
         self.load_copies(cohort)
         losses: list[BatchLoss] = []
         for step in count():
             uploads = cohort.forward(step)
             if not uploads:
                 break
-            stepped, dz = self.copies.step(t, uploads)
-            losses += stepped
+            step_losses, dz = self.copies.step(t, uploads)
+            losses += step_losses
             cohort.backward(step, dz)
         self.average_copies(cohort)
         return losses
@@ -53,4 +53,4 @@ class SplitFedV1(CopiedServer):
     @staticmethod
     @override
     def round_load(terms: RoundLoad) -> float:
-        return terms.exchanged(terms.client) + terms.uploads() + terms.cut_gradients()
+        return terms.exchange(terms.client) + terms.uploads() + terms.cut_gradients()

@@ -31,24 +31,24 @@ class SplitFedV2(Algorithm):
     @staticmethod
     @override
     def round_load(terms: RoundLoad) -> float:
-        return terms.exchanged(terms.client) + terms.uploads() + terms.cut_gradients()
+        return terms.exchange(terms.client) + terms.uploads() + terms.cut_gradients()
 
     @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         cohort.install("client", self.client_weights)
         losses: list[BatchLoss] = []
-        for client in self.drawn_order(t, cohort):
+        for client in self.draw_order(t, cohort):
             losses += self.take_turn(t, cohort.select([client]))
         self.client_weights = average(cohort.weights("client"), cohort.sample_counts)
         return RoundMetrics(train_loss=mean_loss(losses))
 
-    def drawn_order(self, t: int, cohort: Cohort) -> list[int]:
-        """The clients of a round in the order of their turns."""
+    def draw_order(self, t: int, cohort: Cohort) -> list[int]:
+        """Draw the order in which the clients of a round take their turns."""
         draw = generator(self.seed, "client order", round=t)
         return [cohort.clients[i] for i in torch.randperm(len(cohort.clients), generator=draw)]
 
     def take_turn(self, t: int, alone: Cohort) -> list[BatchLoss]:
-        """All local steps of a cohort of one client with the server; their losses."""
+        """Train a cohort of one client with the server for all local steps; losses of the steps."""
         losses: list[BatchLoss] = []
         for step in count():
             uploads = alone.forward(step)

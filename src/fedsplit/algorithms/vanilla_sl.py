@@ -28,7 +28,7 @@ class VanillaSl(SplitFedV2):
     @override
     def run_round(self, t: int, cohort: Cohort) -> RoundMetrics:
         losses: list[BatchLoss] = []
-        for client in self.drawn_order(t, cohort):
+        for client in self.draw_order(t, cohort):
             alone = cohort.select([client])
             alone.install("client", self.client_weights)
             losses += self.take_turn(t, alone)

@@ -36,9 +36,9 @@ def refuse_lost_models(config: RunConfig, algorithm: type[Algorithm], *, apart: 
     """Raise where what is each client's own would be dropped, or would not begin where the run does.
 
     Args:
-        config: of the run.
-        algorithm: of the run.
-        apart: whether clients are processes of their own.
+        config: configuration of the run.
+        algorithm: algorithm of the run.
+        apart: True if clients are processes of their own.
 
     Raises:
         UserError: names the key.

@@ -27,7 +27,7 @@ def build_blueprint(parts: Ingredients) -> Blueprint:
         estimator=parts.estimator,
         schedule=parts.schedule,
         seed=parts.config.training.seed,
-        head_sees=parts.quantization.as_decoded if sees_decoded else None,
+        head_sees=parts.quantization.simulate_smashed if sees_decoded else None,
         memory=parts.memory,
         rule=rule,
         recorder=None if not_captured else parts.recorders.of(halves.client, head),

@@ -16,9 +16,9 @@ def build_client_cost(
     """Cost of the largest local step of any client.
 
     Args:
-        parts: of the run.
-        blueprint: of its clients; None: as the run has them.
-        trains_head: whether clients train the model behind the client model.
+        parts: parts of the run.
+        blueprint: parts of a client; None: those of the run's clients.
+        trains_head: True if clients train the model behind the client model.
     """
     data, batch_size = parts.data, parts.config.training.batch_size
     most = max(data.shards.sizes) or batch_size  # clients may bring what they have

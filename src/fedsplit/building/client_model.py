@@ -11,9 +11,9 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import Plain
 from fedsplit.data.dataset import Sizes
 from fedsplit.models.adapters.adapter import Adapter
-from fedsplit.models.group_normalised import group_normalised
+from fedsplit.models.group_normalised import replace_batch_norms
 from fedsplit.models.splitting.split import divide, find_cuts
-from fedsplit.models.splitting.tied import copy_untied
+from fedsplit.models.splitting.tied import copy_without_ties
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class ClientArchitecture:
     Args:
         model: builds the whole model.
         adapter: adds parameters that learn to it.
-        untie: whether parameters that are one and the same go separate ways.
+        untie: True if parameters that are one and the same go separate ways.
         cut: name of the cut.
-        sizes: that the whole model is built for.
+        sizes: sizes of data that the whole model is built for.
         norm: `group` where group normalisation takes the place of batch normalisation; None: nowhere.
     """
 
@@ -61,24 +61,24 @@ class ClientArchitecture:
         """
         try:
             with torch.device("meta"):
-                client = self._built()
+                client = self._build_part()
         except (RuntimeError, NotImplementedError):  # an operation that needs values to look at
-            return self._built()
+            return self._build_part()
         held = client.state_dict()
         beside = [name for name, _ in client.named_buffers() if name not in held]
         constants = [
             name for each in client.modules() for name, v in vars(each).items() if isinstance(v, Tensor)
         ]
         if beside or constants:  # values that no state dict holds
-            return self._built()
+            return self._build_part()
         return client.to_empty(device="cpu")
 
-    def _built(self) -> nn.Module:
+    def _build_part(self) -> nn.Module:
         whole = self.model.build(nn.Module, **self.sizes.arguments)
         if self.untie:
-            whole = copy_untied(whole)
+            whole = copy_without_ties(whole)
         if self.norm is not None:
-            whole = group_normalised(whole)
+            whole = replace_batch_norms(whole)
         self.adapter.build(Adapter).inject(whole)
         cuts = find_cuts(whole, self.sizes.zeros(2))
         return divide(cuts, cuts[self.cut]).client

@@ -10,7 +10,7 @@ from torch import nn
 
 from fedsplit.building.data import Data
 from fedsplit.building.parts import ClientParts
-from fedsplit.computing.model_state import travelling
+from fedsplit.computing.model_state import travelling_tensors
 from fedsplit.config.component import component_of
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import Plain
@@ -38,8 +38,8 @@ def spread(parts: ClientParts, cluster: Cluster, build_worker: BuildWorker) -> C
     """The same parts, with an engine that asks workers where there are any.
 
     Args:
-        parts: of the run.
-        cluster: where the workers are.
+        parts: parts of the run.
+        cluster: cluster that has the workers.
         build_worker: makes what computes in a worker.
 
     Raises:
@@ -57,7 +57,7 @@ def spread(parts: ClientParts, cluster: Cluster, build_worker: BuildWorker) -> C
 
 
 def _needs(parts: ClientParts) -> Needs:
-    weights = [each for module in parts.models.halves.modules for each in travelling(module).values()]
+    weights = [each for module in parts.models.halves.modules for each in travelling_tensors(module).values()]
     cohort = parts.config.population.cohort * sum(each.nbytes for each in weights)
     return Needs(
         threads=parts.config.computation.threads,
@@ -75,7 +75,7 @@ def _start(parts: ClientParts, build_worker: BuildWorker, workers: Workers) -> N
         computation=replace(parts.config.computation, device=device),
     )
     modules = (*parts.models.halves.modules, parts.models.auxiliary)
-    workers.start(build_worker, config.plain(), _without_tests(parts.data), [*map(_held, modules)])
+    workers.start(build_worker, config.plain(), _without_tests(parts.data), [*map(_all_tensors, modules)])
 
 
 def _without_tests(data: Data) -> Data:
@@ -85,6 +85,6 @@ def _without_tests(data: Data) -> Data:
     )
 
 
-def _held(module: nn.Module | None) -> Weights | None:
+def _all_tensors(module: nn.Module | None) -> Weights | None:
     """All that a module holds, also what does not learn; no copies."""
     return None if module is None else module.state_dict()

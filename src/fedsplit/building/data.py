@@ -32,13 +32,13 @@ class Data:
     """Samples, and whose they are.
 
     Args:
-        dataset: on the device.
-        distribution: how training samples were divided.
+        dataset: dataset, with samples on the device.
+        distribution: division of the training samples over clients.
         shards: indices of the training samples that each client trains on.
-        local_test: of those that each client tests on; None where none are held out.
-        fingerprint: of the data as they were read, and of their division; in the process of one client, of
-            its own samples.
-        count: of samples that local steps have read in this process.
+        local_test: samples that each client tests on; None where none are held out.
+        fingerprint: fingerprint of the data as they were read, and of their division; in the process of one
+            client, of its own samples.
+        count: count of samples that local steps have read in this process.
     """
 
     dataset: Dataset
@@ -92,18 +92,18 @@ def build_data(
     """The data that a configuration asks for.
 
     Args:
-        config: of the run.
-        device: where batches are computed with.
-        member: in the process of one client.
-        apart: whether clients are computed in processes of their own.
-        sizes_only: whether sizes and numbers are all that is asked for: then nothing is downloaded, and a
+        config: configuration of the run.
+        device: device that computes on batches.
+        member: client whose process this is; None in all other processes.
+        apart: True if clients are computed in processes of their own.
+        sizes_only: True if only sizes and numbers are asked for: then nothing is downloaded, and a
             published dataset is stood in for where its files are missing.
 
     Raises:
         UserError: there is none such, or it cannot be divided like that.
     """
     training, clients = config.training, config.population.num_clients
-    loaded, is_there = _loaded(config, sizes_only=sizes_only)
+    loaded, is_there = _load(config, sizes_only=sizes_only)
     values = prod(loaded.sizes.shape)
     claim_batch("batch_size", min(training.batch_size, len(loaded.train)), values)
     claim_batch("eval_batch_size", min(config.evaluation.eval_batch_size, len(loaded.test)), values)
@@ -115,7 +115,7 @@ def build_data(
     if distribution.at_clients:
         partition = _shards_of_own_data(clients, dataset, member=member, apart=apart)
     else:
-        partition = _divided(distribution, dataset, clients, training.seed)
+        partition = _divide(distribution, dataset, clients, training.seed)
     if member:
         read = loaded.train.select(torch.from_numpy(partition[member.client])).fingerprint()
     else:
@@ -133,7 +133,7 @@ def build_data(
     trained_on, local_test = _held_out(partition, dataset.local_test_fraction, distribution, config)
     if not member:
         all_seen = local_test is None or not is_there
-        dataset = dataset.scaled(None if all_seen else trained_on.indices.sort().values)
+        dataset = dataset.scale(None if all_seen else trained_on.indices.sort().values)
     return Data(dataset, distribution, trained_on, local_test, read)
 
 
@@ -150,7 +150,7 @@ def build_batches(config: RunConfig, data: Data, client: int) -> ClientBatches:
     )
 
 
-def _loaded(config: RunConfig, *, sizes_only: bool) -> tuple[Dataset, bool]:
+def _load(config: RunConfig, *, sizes_only: bool) -> tuple[Dataset, bool]:
     """The data, and whether they are there, or something that stands in for them."""
     chosen = config.dataset
     if sizes_only and "download" in chosen.arguments:
@@ -171,10 +171,10 @@ def _shards_of_own_data(clients: int, dataset: Dataset, *, member: Member | None
         raise UserError("distribution", "own", "needs transport=grpc: clients bring what they have")
     claim("num_clients", clients, 200.0 * clients, f"lists of {clients} clients")
     samples = np.arange(len(dataset.train) if member else 0)
-    return Pieces.grouped(samples, np.full(len(samples), member.client if member else 0), clients)
+    return Pieces.group(samples, np.full(len(samples), member.client if member else 0), clients)
 
 
-def _divided(distribution: Distribution, dataset: Dataset, clients: int, seed: int) -> Partition:
+def _divide(distribution: Distribution, dataset: Dataset, clients: int, seed: int) -> Partition:
     """Indices of each client's training samples."""
     if clients > len(dataset.train) and not distribution.shares_samples:
         raise UserError(

@@ -54,11 +54,11 @@ def with_private_gradients(
 
     Args:
         rule: without the defence.
-        defence: of the clients.
-        config: of the run.
-        data: of the run.
-        models: of the run.
-        head: what clients have behind their client model.
+        defence: defence of the clients.
+        config: configuration of the run.
+        data: data of the run.
+        models: models of the run.
+        head: head that clients have behind their client model.
 
     Raises:
         UserError: something lets samples depend on each other, or no gradients of single samples be taken.

@@ -28,16 +28,16 @@ class KeptState:
         clients: expected to have taken part by the end of the run.
         population: all clients.
         of_client: bytes of what each of them keeps in memory.
-        aligned: clients whose rings and auxiliary models are kept.
-        of_aligned: bytes of those of each, in memory or in files mapped to it.
-        budget: bytes of `of_aligned` that may be in memory; None: all.
+        alignments: clients whose rings and auxiliary models are kept.
+        bytes_of_alignment: bytes of those of each, in memory or in files mapped to it.
+        budget: bytes of `bytes_of_alignment` that may be in memory; None: all.
     """
 
     clients: float
     population: int
     of_client: float
-    aligned: float
-    of_aligned: float
+    alignments: float
+    bytes_of_alignment: float
     budget: float | None
 
     @property
@@ -48,23 +48,23 @@ class KeptState:
     @property
     def memory(self) -> float:
         """Bytes in memory at the end of the run."""
-        return self.clients * self.of_client + self.aligned * self.of_aligned - self.mapped
+        return self.clients * self.of_client + self.alignments * self.bytes_of_alignment - self.mapped_bytes
 
     @property
-    def mapped(self) -> float:
+    def mapped_bytes(self) -> float:
         """Bytes in files mapped to memory."""
         if self.budget is None:
             return 0.0
-        return max(0.0, self.aligned * self.of_aligned - self.budget)
+        return max(0.0, self.alignments * self.bytes_of_alignment - self.budget)
 
     @property
     def checkpoint(self) -> float:
         """Number of bytes of a checkpoint."""
-        return self.memory + self.mapped
+        return self.memory + self.mapped_bytes
 
     @override
     def __str__(self) -> str:
-        files = f" and {_size(self.mapped)} in mapped files" if self.mapped else ""
+        files = f" and {_size(self.mapped_bytes)} in mapped files" if self.mapped_bytes else ""
         return (
             f"state of clients: about {self.clients:,.0f} of {self.population:,} take part, which keep about "
             f"{_size(self.memory)} in memory{files}; a checkpoint takes about {_size(self.checkpoint)}"
@@ -105,8 +105,8 @@ def estimate_kept_state(parts: RunParts) -> KeptState | None:
         clients=clients,
         population=everyone,
         of_client=of_client,
-        aligned=aligned,
-        of_aligned=of_aligned,
+        alignments=aligned,
+        bytes_of_alignment=of_aligned,
         budget=None if budget is None else budget * 1e6,
     )
 
@@ -123,7 +123,7 @@ def refuse_state_beyond_machine(kept: KeptState) -> None:
         key, value = by_client if kept.of_client else ("auxiliary.memory_mb", kept.budget_mb)
         message = f"{kept}, and this machine has {_size(memory)} of memory"
         raise UserError(key, value, f"{message}: {_less(kept)}")
-    if kept.mapped > (room := _room()):
+    if kept.mapped_bytes > (room := _room()):
         message = f"{kept}, and {gettempdir()} has room for {_size(room)}"
         raise UserError("auxiliary.keep_clients", None, f"{message}: {_less(kept)}")
 

@@ -15,7 +15,7 @@ from fedsplit.building.data import Data
 from fedsplit.computing.computation import set_computation
 from fedsplit.computing.hooks import describe_hook, refuse_lost_hooks
 from fedsplit.computing.layout import unflattened_shape
-from fedsplit.computing.model_state import frozen_of
+from fedsplit.computing.model_state import frozen_parameters
 from fedsplit.config.component import Component
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError, first_line
@@ -23,13 +23,13 @@ from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.machine.allowance import claim_model
 from fedsplit.models.adapters.adapter import Adapter
 from fedsplit.models.auxiliary import ExplicitErrorGradient, ExplicitInputGradient, LinearAuxiliary
-from fedsplit.models.group_normalised import group_normalised
-from fedsplit.models.rounding.quantized_training import FakeQuantization, fake_quantized
+from fedsplit.models.group_normalised import replace_batch_norms
+from fedsplit.models.rounding.quantized_training import FakeQuantization, build_fake_quantized
 from fedsplit.models.splitting.checks import check_output, check_tensors
 from fedsplit.models.splitting.cuts import evaluating, resolve_cut
 from fedsplit.models.splitting.split import SplitModel, find_cuts, split
 from fedsplit.models.splitting.stubs import StubbedClient
-from fedsplit.models.splitting.tied import copy_untied, tied_groups
+from fedsplit.models.splitting.tied import copy_without_ties, tied_groups
 from fedsplit.objectives.classification import Classification
 from fedsplit.parties.vectorized import Vectorized
 from fedsplit.quant.bit_packing import to_bytes
@@ -45,13 +45,13 @@ class Models:
 
     Args:
         halves: client and server model.
-        auxiliary: what the algorithm's clients or alignment use, None where they use none.
-        smashed_shape: of one sample.
-        coded_shape: of one sample, as codecs see it: with its channels, also where the cut is behind a
+        auxiliary: auxiliary model of the algorithm's clients or alignment; None where they use none.
+        smashed_shape: shape of one sample.
+        coded_shape: shape of one sample, as codecs see it: with its channels, also where the cut is behind a
             layer that flattens them.
-        trunk_shapes: of one sample of what goes to the clients' tail, as it is and as codecs see it; None
-            where the model is cut once.
-        frozen_from_files: whether parameters that do not learn are read from files that the user keeps, as
+        trunk_shapes: shapes of one sample of what goes to the clients' tail, as it is and as codecs see it;
+            None where the model is cut once.
+        frozen_from_files: True if parameters that do not learn are read from files that the user keeps, as
             the model says by an attribute of this name; then a run writes none of them.
     """
 
@@ -67,15 +67,19 @@ class Models:
         """SHA-256 of all parameters that do not learn; empty where all do."""
         digest = sha256()
         modules = [*self.halves.modules, *([] if self.auxiliary is None else [self.auxiliary])]
-        frozen = [pair for module in modules for pair in frozen_of(module).items()]
+        frozen = [pair for module in modules for pair in frozen_parameters(module).items()]
         for name, tensor in frozen:
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
             digest.update(to_bytes(tensor))
         return digest.hexdigest() if frozen else ""
 
-    def whole(self, weights: Weights, *parts: nn.Module) -> Weights:
+    def with_frozen(self, weights: Weights, *parts: nn.Module) -> Weights:
         """Weights of one model as a run writes them: those in `weights`, and parameters that do not learn."""
-        kept = {} if self.frozen_from_files else {k: v for part in parts for k, v in frozen_of(part).items()}
+        kept = (
+            {}
+            if self.frozen_from_files
+            else {k: v for part in parts for k, v in frozen_parameters(part).items()}
+        )
         return {
             name: weights[name] if name in weights else kept[name].clone()  # a file holds no memory twice
             for part in parts
@@ -94,11 +98,11 @@ def build_models(
     """All models that a configuration names, for some data.
 
     Args:
-        config: of the run.
-        data: what models take and tell.
-        device: where they are.
-        estimator: of the run.
-        client_head: what a client of the algorithm holds behind its client model.
+        config: configuration of the run.
+        data: data of the run.
+        device: device of the models.
+        estimator: estimator of the run.
+        client_head: model that a client of the algorithm holds behind its client model.
 
     Raises:
         UserError: they cannot be built, or not cut like that, or do not fit the data.
@@ -116,12 +120,12 @@ def build_models(
     if client_head in ("auxiliary", "estimator"):
         fitted_by = estimator if client_head == "estimator" else None
         auxiliary = _build_auxiliary(config, z, halves, data, fitted_by)
-        auxiliary = _placed(auxiliary, device)
+        auxiliary = _place(auxiliary, device)
     coded_shape = unflattened_shape(halves.client, example)
     rounded = FakeQuantization.from_keys(qat=config.rounding.qat, weight_bits=config.rounding.weight_bits)
     if rounded:
         _refuse_rounding(config, halves)
-        halves = replace(halves, client=fake_quantized(halves.client, example, rounded))
+        halves = replace(halves, client=build_fake_quantized(halves.client, example, rounded))
     in_files = bool(getattr(whole, "frozen_from_files", False))
     models = Models(halves, auxiliary, tuple(z.shape[1:]), coded_shape, frozen_from_files=in_files)
     if halves.tail is None:
@@ -152,9 +156,9 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
     with _initialisation(config.training.seed, "model"):
         whole = config.model.build(nn.Module, **data.sizes)
         check_tensors(whole)
-        whole = copy_untied(whole) if config.splitting.untie else whole
+        whole = copy_without_ties(whole) if config.splitting.untie else whole
         if config.splitting.norm is not None:
-            whole = _group_normalised(whole)
+            whole = _replace_batch_norms(whole)
     own = {id(tensor) for tensor in (*whole.parameters(), *whole.buffers())}
     with _initialisation(config.training.seed, "adapter"):
         try:
@@ -165,15 +169,15 @@ def build_whole_model(config: RunConfig, data: Data, device: torch.device) -> tu
             message = f"cannot be added to this model ({first_line(error)})"
             raise UserError("adapter", config.choice("adapter"), message) from error
     _refuse_shared_state(config, whole, own)
-    whole = _placed(whole, device)
+    whole = _place(whole, device)
     example, y = data.batch(2)
     check_output(whole, data.dataset.objective, example, y)
     return whole, example
 
 
-def _group_normalised(whole: nn.Module) -> nn.Module:
+def _replace_batch_norms(whole: nn.Module) -> nn.Module:
     try:
-        return group_normalised(whole)
+        return replace_batch_norms(whole)
     except ValueError as error:
         raise UserError("model.norm", "group", f"must be null: this model {error}") from error
 
@@ -277,7 +281,7 @@ def _misfit(component: Component, z: Tensor, outputs: str) -> UserError:
     return UserError("auxiliary._target_", component.target, message)
 
 
-def _placed(module: nn.Module, device: torch.device) -> nn.Module:
+def _place(module: nn.Module, device: torch.device) -> nn.Module:
     # channels_last: convolutions on a CPU are up to twice as fast, on a GPU no slower
     dtype = torch.get_default_dtype()
     return module.to(device, dtype).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload, no-any-return]

@@ -35,8 +35,8 @@ class Ingredients:
     """Ingredients of the clients and servers of a run.
 
     Args:
-        config: of the run, with the device that was decided on, and later the engine.
-        apart: whether clients are computed in processes of their own.
+        config: configuration of the run, with the device that was decided on, and later the engine.
+        apart: True if clients are computed in processes of their own.
     """
 
     config: RunConfig
@@ -93,8 +93,9 @@ class RunParts(ClientParts):
 
     Args:
         clock: simulates the seconds of rounds; None with network=none.
-        evaluate: on the test samples.
-        evaluate_locally: on what is held out, one client's after the other's; None where nothing is.
+        evaluate: evaluator on the test samples.
+        evaluate_locally: evaluator on what clients held out, client after client; None where they held out
+            nothing.
     """
 
     alignment: Alignment

@@ -11,7 +11,7 @@ from fedsplit.errors import UserError
 from fedsplit.objectives.objective import Objective
 from fedsplit.quant.codec import Codec, Quantizer
 from fedsplit.quant.codecs.identity import Identity
-from fedsplit.quant.codecs.viewed import Viewed
+from fedsplit.quant.codecs.viewed import ReshapedSamples
 from fedsplit.quant.positions import Positions
 from fedsplit.quant.quantization import Quantization, WeightsCodecs
 
@@ -29,13 +29,14 @@ def build_quantization(
     """The codecs that the configuration asks for, for smashed data of these shapes (see `Models`).
 
     Args:
-        config: of the run.
-        smashed_shape: of one sample.
+        config: configuration of the run.
+        smashed_shape: shape of one sample.
         coded_shape: gives that as codecs see it; asked only where there is something to code.
-        objective: of the run, which says how long samples are.
+        objective: objective of the run, which says how long samples are.
         padding: value of smashed data behind the end of a sample, see `SplitModel`.
-        exact_weights: whether weights travel as they are, whatever codec is asked for.
-        trunk_shapes: of one sample of what goes to a tail, and of that as codecs see it; None without one.
+        exact_weights: True if weights travel as they are, whatever codec is asked for.
+        trunk_shapes: shapes of one sample of what goes to a tail, and of that as codecs see it; None without
+            one.
 
     Raises:
         UserError: data are padded, and there is a tail.
@@ -92,7 +93,7 @@ def codec_at_cut(
         arguments = {**component.arguments, "channel_dim": -1}
         codec = build_codec(replace(choice, component=replace(component, arguments=arguments)))
         assert isinstance(codec, Quantizer)
-    return Viewed(codec, seen) if seen != smashed_shape else codec
+    return ReshapedSamples(codec, seen) if seen != smashed_shape else codec
 
 
 def build_codec(choice: CodecChoice) -> Codec:

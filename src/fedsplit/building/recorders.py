@@ -23,11 +23,11 @@ class Recorders:
 
     Args:
         recorder: captures steps; None where that is not asked for.
-        data: of the run.
-        models: of the run.
-        estimator: of the run.
-        estimates: whether the auxiliary model is one of the estimator's.
-        device: where models are.
+        data: data of the run.
+        models: models of the run.
+        estimator: estimator of the run.
+        estimates: True if the auxiliary model is one of the estimator's.
+        device: device of the models.
     """
 
     recorder: Recorder | None

@@ -30,7 +30,7 @@ from fedsplit.building.quantization import build_quantization
 from fedsplit.building.recorders import Recorders, build_recorder
 from fedsplit.building.trained_start import TrainedStart
 from fedsplit.computing.memory import Memory
-from fedsplit.computing.model_state import learning, travelling
+from fedsplit.computing.model_state import learning_parameters, travelling_tensors
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import Plain
 from fedsplit.data.batches import batch_slices
@@ -57,7 +57,7 @@ def build_run(config: RunConfig, start: TrainedStart | None = None) -> RunParts:
     """Build all that a run is made of.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         start: trained models to start from; None starts from models as they are initialised.
 
     Raises:
@@ -97,10 +97,10 @@ def build_clients(
     """Build what clients are made of.
 
     Args:
-        config: of the run.
-        member: in the process of one client; None where all is known.
+        config: configuration of the run.
+        member: client whose process this is; None where all clients are known.
         start: trained models to start from; None starts from models as they are initialised.
-        sizes_only: whether nothing is asked of the images but how many and how large they are.
+        sizes_only: True if only number and sizes of the images are asked for.
         given: the data of the run, in a worker; None reads them.
 
     Raises:
@@ -211,10 +211,12 @@ def carried_run(parts: ClientParts, ledger: Ledger) -> RunSetting:
         fingerprint=parts.data.fingerprint,
         quantization=parts.quantization,
         smashed_shape=parts.models.smashed_shape,
-        client_weights=travelling(client),
-        head_weights=travelling(head) if head else {},
+        client_weights=travelling_tensors(client),
+        head_weights=travelling_tensors(head) if head else {},
         trunk_shape=parts.models.trunk_shapes and parts.models.trunk_shapes[0],
-        control_variates={name: each for module in trained for name, each in learning(module).items()},
+        control_variates={
+            name: each for module in trained for name, each in learning_parameters(module).items()
+        },
         device=parts.device,
         seed=parts.config.training.seed,
         ledger=ledger,
@@ -235,8 +237,8 @@ def build_worker(config: Plain, data: Data, held: Sequence[Weights | None]) -> S
 
     Args:
         config: plain values of the run's configuration, with the engine that was decided on.
-        data: of the run.
-        held: what the parts of the model hold, and the auxiliary model.
+        data: data of the run.
+        held: tensors that the parts of the model and the auxiliary model hold.
     """
     parsed = RunConfig.parse(config)
     prepare_process(parsed)

@@ -23,11 +23,11 @@ class TrainedRun:
     """The trained model of a run.
 
     Args:
-        path: of the run's directory.
-        device: where the server model is; the client model is on the CPU.
-        threads: of this process.
-        trust: whether the run's own classes may be called (see `RunDirectory.run_config`).
-        client: whose model, where clients have models of their own.
+        path: path of the run's directory.
+        device: device of the server model; the client model is on the CPU.
+        threads: threads of this process.
+        trust: True if the run's own classes may be called (see `RunDirectory.run_config`).
+        client: number of the client whose model is taken, where clients have models of their own.
 
     Raises:
         UserError: there is no such run, or it left no model, or one that does not fit its configuration, or
@@ -41,7 +41,7 @@ class TrainedRun:
         config = directory.run_config(trust=trust)
         config = replace(config, computation=replace(config.computation, device=device, threads=threads))
         refuse_tail(config, "in a run whose client model is deployed")
-        weights = directory.trained(client)
+        weights = directory.trained_weights(client)
         with allowing_a_run_directory():
             self.path, self.parts = path, build_clients(config)
         halves = self.parts.models.halves
@@ -83,7 +83,7 @@ class TrainedRun:
         """Outputs, of texts to continue at targets alone, and labels, batch by batch of the test samples.
 
         Args:
-            client: what makes smashed data of inputs, both on the CPU, float32.
+            client: client model, from inputs to smashed data, both on the CPU, float32.
         """
         dataset, size = self.parts.data.dataset, self.config.evaluation.eval_batch_size
         for start in range(0, len(dataset.test), size):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from fedsplit.computing.model_state import frozen_of
+from fedsplit.computing.model_state import frozen_parameters
 from fedsplit.errors import UserError
 from fedsplit.models.rounding.quantized_training import RANGES
 from fedsplit.models.splitting.split import SplitModel
@@ -18,7 +18,7 @@ class TrainedStart:
     """Trained models of a run, to start from.
 
     Args:
-        run: its directory.
+        run: directory of the run.
         whole: client and server model together; where they were cut does not matter.
         auxiliary: the auxiliary model that all its clients shared; None where there was none.
     """
@@ -39,7 +39,7 @@ class TrainedStart:
         directory = RunDirectory.existing(run, "run")
         directory.config()
         shared = (directory.path / "model" / "auxiliary.safetensors").is_file()
-        halves = directory.trained()
+        halves = directory.trained_weights()
         return cls(run, halves["client"] | halves["server"], directory.model("auxiliary") if shared else None)
 
     def load_into(self, halves: SplitModel, auxiliary: nn.Module | None) -> None:
@@ -52,7 +52,7 @@ class TrainedStart:
         """
         parts = halves.modules
         wanted = {name: tensor for part in parts for name, tensor in part.state_dict().items()}
-        in_files = {name for part in parts for name in frozen_of(part)} - self.whole.keys()
+        in_files = {name for part in parts for name in frozen_parameters(part)} - self.whole.keys()
         for name in sorted(wanted.keys() | self.whole.keys()):
             if _is_range(name) or name in in_files:
                 continue
@@ -66,7 +66,7 @@ class TrainedStart:
             part.load_state_dict({name: self.whole.get(name, own) for name, own in own_weights.items()})
         if auxiliary is not None and self.auxiliary is not None:
             made = auxiliary.state_dict()
-            trained = frozen_of(auxiliary) | self.auxiliary
+            trained = frozen_parameters(auxiliary) | self.auxiliary
             if all(_form(made, name) == _form(trained, name) for name in made.keys() | trained.keys()):
                 auxiliary.load_state_dict(trained)
 
@@ -81,7 +81,7 @@ def load_halves(trained: Mapping[str, Weights], halves: Mapping[str, nn.Module],
     """
     for half, weights in trained.items():
         try:
-            halves[half].load_state_dict(frozen_of(halves[half]) | weights)
+            halves[half].load_state_dict(frozen_parameters(halves[half]) | weights)
         except RuntimeError as error:
             message = f"model/{half}.safetensors is not of the model that config.yaml names"
             raise UserError("run", run, message) from error

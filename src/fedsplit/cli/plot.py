@@ -15,7 +15,7 @@ from fedsplit.errors import UserError
 from fedsplit.files.paths import shipped_path, user_path
 from fedsplit.reports.drawing import StoredRuns, draw, image_files, tabulate, write
 from fedsplit.reports.experiments import FigureRequest, experiments_in, figure_type, formats_of
-from fedsplit.reports.figures.figure_type import Drawn
+from fedsplit.reports.figures.figure_type import RenderedFigure
 from fedsplit.reports.figures.types import FIGURE_TYPES
 from fedsplit.reports.notes import NOTES, Notes
 from fedsplit.reports.page import page
@@ -216,7 +216,7 @@ def _plot_experiments(arguments: Namespace, notes: Notes) -> int:
     return exit_code
 
 
-def note_left_out(figures: Iterable[Drawn], notes: Notes) -> None:
+def note_left_out(figures: Iterable[RenderedFigure], notes: Notes) -> None:
     """Note what is left out of figures because they would hold more than can be told apart."""
     for each in figures:
         for label in each.left_out:

@@ -14,7 +14,7 @@ from fedsplit.config.commands import command
 from fedsplit.config.overrides import override, spell_out
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
-from fedsplit.training.round_callback import RoundCallback, calling_after_rounds
+from fedsplit.training.round_callback import RoundCallback, register_callback
 
 _ALONE = RLock()
 """Hydra composes, and a run sets threads and flags, for the whole process: threads take turns."""
@@ -34,8 +34,8 @@ def run(
     torch. Runs of several threads take turns.
 
     Args:
-        overrides: as on the command line: `key=value`, `group=choice`, or `resume=DIRECTORY` with what may be
-            changed beside it.
+        overrides: overrides, as on the command line: `key=value`, `group=choice`, or `resume=DIRECTORY` with
+            what may be changed beside it.
         callback: is called after each round, with its row of `metrics.csv` by column; what it raises ends the
             run, which `resume=` goes on with from its last checkpoint.
         config_dir: directory of choices of one's own, as of `--config-dir`.
@@ -48,13 +48,13 @@ def run(
     with _ALONE, user_choices(config_dir):
         given, others = extract_resume(_spelled_out(overrides, values))
         if given is not None:
-            with process_as_before(), calling_after_rounds(callback):
+            with process_as_before(), register_callback(callback):
                 return load_run(resume(given, others))
         directory, config = compose_single(others)
         if (task := config.choice("task")) != "train":
             message = f"leaves no run behind; it is done by: {command(f'task={task}')} ..."
             raise UserError("task", task, message)
-        with process_as_before(), calling_after_rounds(callback):
+        with process_as_before(), register_callback(callback):
             single(directory, config)
         return load_run(directory)
 

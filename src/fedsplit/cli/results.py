@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fedsplit.config.dotted_keys import leaves
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import Damaged, csv_table, number, whole
+from fedsplit.files.bounded import Damage, csv_table, number, parse_whole_number
 from fedsplit.files.paths import user_path
 from fedsplit.reports.runs import read_run, runs_at
 
@@ -23,10 +23,10 @@ class RunResults:
     """A run read back from its directory.
 
     Args:
-        config: as in its `config.yaml`; `choices` names what was chosen of each group.
+        config: configuration, as in its `config.yaml`; `choices` names the choice of each group.
         metrics: a row of `metrics.csv` a round, by column: numbers, None where there was nothing to measure;
             loads and bytes in bytes, and `left_out`, clients that a round went on without, is a text.
-        results: as in its `results.json`; None where the run has not ended.
+        results: results, as in its `results.json`; None where the run has not ended.
     """
 
     directory: Path
@@ -78,7 +78,7 @@ def load_run(path: str | Path) -> RunResults:
             {column: _value(column, cell) for column, cell in row.items()}
             for _, row in csv_table(directory / "metrics.csv")[1]
         ]
-    except (Damaged, OSError, ValueError) as error:
+    except (Damage, OSError, ValueError) as error:
         raise UserError("run", directory, f"metrics.csv must not be damaged ({error})") from error
     return RunResults(directory, run.config, metrics, run.results)
 
@@ -106,4 +106,4 @@ def _value(column: str, cell: str) -> object:
         return cell
     if cell == "":
         return None
-    return whole(cell) if cell.isdecimal() else number(cell)
+    return parse_whole_number(cell) if cell.isdecimal() else number(cell)

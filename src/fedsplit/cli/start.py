@@ -15,7 +15,7 @@ def run() -> int:
             from fedsplit.cli.run import main  # noqa: PLC0415
         from fedsplit.machine.terminal import with_tolerant_output  # noqa: PLC0415
     except KeyboardInterrupt:
-        return _interrupted()
+        return _report_interrupt()
     return with_tolerant_output(main)
 
 
@@ -25,10 +25,10 @@ def plot() -> int:
         from fedsplit.cli.plot import main  # noqa: PLC0415
         from fedsplit.machine.terminal import with_tolerant_output  # noqa: PLC0415
     except KeyboardInterrupt:
-        return _interrupted()
+        return _report_interrupt()
     return with_tolerant_output(main)
 
 
-def _interrupted() -> int:
+def _report_interrupt() -> int:
     print("interrupted", file=sys.stderr)
     return 130

@@ -30,7 +30,7 @@ def main() -> int:
         The exit code: 0, or 2 for a mistake in what was asked.
     """
     try:
-        arguments = _parsed(sys.argv[1:])
+        arguments = _parse(sys.argv[1:])
         COMMANDS[arguments.command](arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -41,7 +41,7 @@ def main() -> int:
     return 0
 
 
-def _parsed(given: Sequence[str]) -> Namespace:
+def _parse(given: Sequence[str]) -> Namespace:
     parser = _Parser(prog=command(), allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("ls", help="list the runs below folders")

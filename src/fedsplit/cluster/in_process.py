@@ -10,15 +10,24 @@ from typing_extensions import override
 from fedsplit.cluster.packing import pack, unpack
 from fedsplit.config.values import PositiveInt
 from fedsplit.errors import RunFailed
-from fedsplit.parties.workers import Build, Cluster, Needs, PendingAnswer, Shared, Verbs, WorkerLost, Workers
+from fedsplit.parties.workers import (
+    Build,
+    Cluster,
+    Needs,
+    PendingAnswer,
+    SharedValue,
+    Verbs,
+    WorkerLost,
+    Workers,
+)
 
 
 class InProcess(Cluster):
     """Workers in the process of the run, which compute one after the other: for tests.
 
     Args:
-        workers: how many.
-        min_workers: of them, without which a run ends.
+        workers: number of workers.
+        min_workers: number of workers without which a run ends.
     """
 
     def __init__(self, *, workers: PositiveInt, min_workers: PositiveInt = 1) -> None:
@@ -53,10 +62,10 @@ class InProcessWorkers(Workers):
     def start(self, build: Build, *given: Any) -> None:
         packed = pack(given)
         self._begin = (build, packed)
-        self.there = {worker: self._built() for worker in range(self.count)}
+        self.there = {worker: self._build() for worker in range(self.count)}
         self.summary.workers, self.summary.nodes = self.count, 1
 
-    def _built(self) -> Verbs:
+    def _build(self) -> Verbs:
         build, packed = self._begin
         return build(*unpack(packed, shared=True))
 
@@ -70,7 +79,7 @@ class InProcessWorkers(Workers):
         if worker in self._lost:
             return PendingAnswer(worker, None)
         began = perf_counter()
-        sent = (each.handle if isinstance(each, Shared) else deepcopy(pack(each)) for each in arguments)
+        sent = (each.handle if isinstance(each, SharedValue) else deepcopy(pack(each)) for each in arguments)
         try:
             answer = self.there[worker].answer(verb, *map(unpack, sent))
         except Exception as error:
@@ -80,8 +89,8 @@ class InProcessWorkers(Workers):
         return PendingAnswer(worker, (deepcopy(pack(answer)),))
 
     @override
-    def share(self, value: Any) -> Shared:
-        return Shared(deepcopy(pack(value)))
+    def share(self, value: Any) -> SharedValue:
+        return SharedValue(deepcopy(pack(value)))
 
     @override
     def gather(self, pending: Sequence[PendingAnswer]) -> list[Any]:
@@ -99,7 +108,7 @@ class InProcessWorkers(Workers):
         for worker in self._lost:
             del self.there[worker]
             if worker not in self.stays_away:
-                self.there[worker] = self._built()
+                self.there[worker] = self._build()
         self.summary.lost += len(self._lost)
         self._lost = set()
         if len(self.there) < self.min_workers:

@@ -26,8 +26,8 @@ class PackedTensor(NamedTuple):
     Args:
         dtype: name of its type in torch.
         shape: sizes.
-        strides: in values.
-        of_device: whether it was not in the memory of the processor.
+        strides: strides, counted in values.
+        of_device: True if it was not in the memory of the processor.
         values: `(n,)`.
     """
 
@@ -48,36 +48,36 @@ class PackedObject(NamedTuple):
 def pack(value: Any) -> Any:
     """The same tree with arrays for tensors, in the memory of these where it can be; not to be written to."""
     if isinstance(value, Tensor):
-        return _packed(value)
+        return _pack(value)
     if _holds_attributes(value):
         return PackedObject(type(value), {name: pack(each) for name, each in vars(value).items()})
-    return _mapped(value, pack)
+    return _map_leaves(value, pack)
 
 
 def unpack(value: Any, device: torch.device | None = None, *, shared: bool = False) -> Any:
     """The tree that was packed.
 
     Args:
-        value: what `pack` gave.
-        device: where tensors go that were on a device before.
-        shared: whether tensors may be the arrays themselves, which may be read only; else they are copies.
+        value: value that `pack` returned.
+        device: device of tensors that were on a device before.
+        shared: True if tensors may be the arrays themselves, which may be read only; else they are copies.
     """
 
-    def unpacked(each: Any) -> Any:
+    def unpack_one(each: Any) -> Any:
         if isinstance(each, PackedTensor):
-            return _unpacked(each, device, shared=shared)
+            return _unpack(each, device, shared=shared)
         if isinstance(each, PackedObject):
             found: Any = object.__new__(each.kind)
-            found.__dict__.update({name: unpacked(own) for name, own in each.attributes.items()})
+            found.__dict__.update({name: unpack_one(own) for name, own in each.attributes.items()})
             return found
-        return _mapped(each, unpacked)
+        return _map_leaves(each, unpack_one)
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable", UserWarning)
-        return unpacked(value)
+        return unpack_one(value)
 
 
-def _mapped(value: Any, function: Callable[[Any], Any]) -> Any:
+def _map_leaves(value: Any, function: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
         return type(value)({key: function(each) for key, each in value.items()})
     if type(value) in (list, tuple):
@@ -92,7 +92,7 @@ def _holds_attributes(value: object) -> bool:
     return own and plain and not isinstance(value, dict)
 
 
-def _packed(tensor: Tensor) -> PackedTensor:
+def _pack(tensor: Tensor) -> PackedTensor:
     tensor = tensor.detach()
     if not _is_dense(tensor):
         tensor = tensor.clone()
@@ -114,7 +114,7 @@ def _is_dense(tensor: Tensor) -> bool:
     return True
 
 
-def _unpacked(packed: PackedTensor, device: torch.device | None, *, shared: bool) -> Tensor:
+def _unpack(packed: PackedTensor, device: torch.device | None, *, shared: bool) -> Tensor:
     dtype: torch.dtype = getattr(torch, packed.dtype)
     if shared:
         flat = torch.from_numpy(packed.values).view(dtype)

@@ -17,8 +17,8 @@ class RayCluster(Cluster):
     Args:
         address: `host:port` of a cluster that is there, or `auto` for the one that `RAY_ADDRESS` or this
             machine names; None starts one here, and joins no other.
-        workers: how many; `auto`: as many as there is room for.
-        min_workers: with fewer a run does not start, nor go on.
+        workers: number of workers; `auto`: as many as there is room for.
+        min_workers: number of workers below which a run neither starts nor goes on.
         start_deadline_s: seconds to wait for room for all workers.
         cpus_per_worker: cores that each takes; None: as many as it has threads.
         gpus_per_worker: GPUs that each takes, or a share of one; None: one where models are on a GPU.

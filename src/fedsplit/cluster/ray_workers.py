@@ -32,7 +32,7 @@ from fedsplit.cluster.remote import RemoteWorker
 from fedsplit.config.choices import OWN_CHOICES
 from fedsplit.errors import RunFailed, UserError, first_line
 from fedsplit.machine.cores import jobs_at_once
-from fedsplit.parties.workers import Build, Needs, PendingAnswer, Shared, WorkerLost, Workers, WorkerSize
+from fedsplit.parties.workers import Build, Needs, PendingAnswer, SharedValue, WorkerLost, Workers, WorkerSize
 
 _LOG = logging.getLogger("fedsplit")
 _LOOPBACK = "127.0.0.1"
@@ -77,9 +77,9 @@ class RayWorkers(Workers):
     """Actors of Ray, each a process.
 
     Args:
-        address: of a cluster that is there; None starts one here.
-        size: how many, and what each needs.
-        needs: of the run.
+        address: address of a cluster that is there; None starts one here.
+        size: number of workers, and what each needs.
+        needs: needs of the run.
         store: bytes of shared memory of a cluster that is started here; None is a guess.
     """
 
@@ -107,7 +107,7 @@ class RayWorkers(Workers):
         environment = {OWN_CHOICES: own} if (own := os.environ.get(OWN_CHOICES)) else {}
         self._begin = (build, environment, ray.put(packed))
         wanted = self._wait_for_room()
-        nodes = self._started(range(wanted), self._size.deadline_s)
+        nodes = self._wait_for_start(range(wanted), self._size.deadline_s)
         self.summary.workers, self.summary.nodes = len(nodes), len(set(nodes.values()))
         if len(nodes) < self._size.least:
             message = f"{len(nodes)} of {wanted} workers began in that time, and cluster.min_workers is"
@@ -150,12 +150,12 @@ class RayWorkers(Workers):
                 return wanted
             if time.monotonic() >= until:
                 if room < self._size.least:
-                    raise self._too_few(room)
+                    raise self._lack_of_workers(room)
                 _LOG.warning("%s workers in place of %s: there is room for no more", room, wanted)
                 return room
             time.sleep(_LOOK_S)
 
-    def _too_few(self, there: int) -> UserError:
+    def _lack_of_workers(self, there: int) -> UserError:
         free = [_free_of(node) for node in _nodes()]
         shown = ", ".join(f"{cpus:g} CPU and {gpus:g} GPU" for cpus, gpus in free)
         if self._size.workers is None or self._size.workers < self._size.least or there:
@@ -166,7 +166,7 @@ class RayWorkers(Workers):
         message = f"there is room for {there} workers, as {needs}; nodes have {shown or 'nothing'}"
         return UserError(key, value, message)
 
-    def _started(self, workers: Sequence[int], within: float) -> dict[int, str]:
+    def _wait_for_start(self, workers: Sequence[int], within: float) -> dict[int, str]:
         """Nodes of those of some workers that begin in time; the others are given up."""
         options = {
             "num_cpus": self._size.cpus,
@@ -193,14 +193,14 @@ class RayWorkers(Workers):
 
     @override
     def ask(self, worker: int, verb: str, *arguments: Any) -> PendingAnswer:
-        sent = [each.handle if isinstance(each, Shared) else pack(each) for each in arguments]
+        sent = [each.handle if isinstance(each, SharedValue) else pack(each) for each in arguments]
         handle = self._actors[worker].do.remote(verb, *sent)
         self._waiting[handle] = None
         return PendingAnswer(worker, handle)
 
     @override
-    def share(self, value: Any) -> Shared:
-        return Shared(ray.put(pack(value)))
+    def share(self, value: Any) -> SharedValue:
+        return SharedValue(ray.put(pack(value)))
 
     @override
     def gather(self, pending: Sequence[PendingAnswer]) -> list[Any]:
@@ -233,7 +233,7 @@ class RayWorkers(Workers):
             with suppress(RayError):
                 ray.kill(self._actors.pop(worker))
         self.summary.lost += len(lost)
-        came = self._started(lost, _RETURN_S)
+        came = self._wait_for_start(lost, _RETURN_S)
         if gone := [worker for worker in lost if worker not in came]:
             _LOG.warning("the run goes on without workers %s", ", ".join(map(str, gone)))
         if len(self._actors) < self._size.least:

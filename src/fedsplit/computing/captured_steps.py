@@ -48,7 +48,7 @@ class Recorder(Protocol):
         """
 
 
-class Graphed:
+class GraphedFunction:
     """A function that works in place on state of its own, captured for every form of its arguments.
 
     Tensors among the arguments may change in their values, not in shape, type or strides, without a new
@@ -63,7 +63,7 @@ class Graphed:
     def __init__(self, function: Callable[..., Outputs], recorder: Recorder) -> None:
         self._function, self._recorder = function, recorder
         self._calls: Counter[Hashable] = Counter()
-        self._captured: dict[Hashable, _Captured] = {}
+        self._captured: dict[Hashable, _Capture] = {}
 
     def __call__(self, *arguments: Argument) -> Outputs:
         """Outputs of the function, which the caller may keep."""
@@ -71,10 +71,10 @@ class Graphed:
         if form not in self._captured:
             self._calls[form] += 1
             if len(self._captured) == MOST_FORMS:
-                return self._function(*_own(arguments))
+                return self._function(*_copy_arguments(arguments))
             if self._calls[form] <= WARM_UP:
-                return self._recorder.warm_up(lambda: self._function(*_own(arguments)))
-            self._captured[form] = _Captured(self._function, self._recorder, arguments)
+                return self._recorder.warm_up(lambda: self._function(*_copy_arguments(arguments)))
+            self._captured[form] = _Capture(self._function, self._recorder, arguments)
         return self._captured[form](arguments)
 
     def drop(self) -> None:
@@ -89,7 +89,7 @@ def _form(argument: Argument) -> Hashable:
     return float if isinstance(argument, float) else argument
 
 
-def _own(arguments: tuple[Argument, ...]) -> list[Argument]:
+def _copy_arguments(arguments: tuple[Argument, ...]) -> list[Argument]:
     """Arguments with their floats as tensors, which are filled on the device: nothing waits for a copy."""
     device = next(each.device for each in arguments if isinstance(each, Tensor))
     return [
@@ -98,13 +98,15 @@ def _own(arguments: tuple[Argument, ...]) -> list[Argument]:
     ]
 
 
-class _Captured:
+class _Capture:
     """A graph with the memory of its inputs and outputs."""
 
     def __init__(
         self, function: Callable[..., Outputs], recorder: Recorder, arguments: tuple[Argument, ...]
     ) -> None:
-        self._inputs = [each.clone() if isinstance(each, Tensor) else each for each in _own(arguments)]
+        self._inputs = [
+            each.clone() if isinstance(each, Tensor) else each for each in _copy_arguments(arguments)
+        ]
         self._outputs, self._graph = recorder.capture(lambda: function(*self._inputs))
 
     def __call__(self, arguments: tuple[Argument, ...]) -> Outputs:

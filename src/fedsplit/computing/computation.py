@@ -19,7 +19,7 @@ def set_computation(module: nn.Module, precision: Precision, *, compiled: bool) 
 
     Args:
         precision: `bf16` runs its passes under autocast; weights, messages and optimizers stay float32.
-        compiled: whether `torch.compile` makes one program of a pass and one of its gradient.
+        compiled: True if `torch.compile` makes one program of a pass and one of its gradient.
     """
     setattr(module, _AUTOCAST, torch.bfloat16 if precision == "bf16" else None)
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from fedsplit.errors import UserError, first_line
 
 
-def is_hooked(module: nn.Module) -> bool:
+def has_hooks(module: nn.Module) -> bool:
     """True if the module has hooks of its own that run before, in or after its passes."""
     return any(
         (
@@ -22,7 +22,7 @@ def is_hooked(module: nn.Module) -> bool:
 def describe_hook(module: nn.Module) -> str | None:
     """Describe the first hook of a module, its parts and its parameters; None where there are none."""
     for name, part in module.named_modules():
-        if is_hooked(part):
+        if has_hooks(part):
             return f"{name or 'the module itself'} has hooks"
     for name, parameter in module.named_parameters():
         if parameter._backward_hooks and parameter.requires_grad:
@@ -30,7 +30,7 @@ def describe_hook(module: nn.Module) -> str | None:
     return None
 
 
-def refuse_what_is_lost(module: nn.Module) -> None:
+def refuse_lost_hooks_and_parts(module: nn.Module) -> None:
     """Refuse a model with something that neither its halves nor what parties hold of them can have.
 
     Raises:
@@ -39,7 +39,7 @@ def refuse_what_is_lost(module: nn.Module) -> None:
     whose = type(module).__name__
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise UserError("model", whose, "nothing in it learns: no parameter has requires_grad=True")
-    if is_hooked(module):
+    if has_hooks(module):
         message = "hooks of the whole model would be lost when it is cut; register them on its parts"
         raise UserError("model", whose, message)
     for name, kept in module.state_dict().items():
@@ -52,8 +52,8 @@ def refuse_lost_hooks(key: str, value: str, module: nn.Module) -> None:
     """Refuse parameters with hooks that run after a gradient was added to `grad`, which is never done here.
 
     Args:
-        key: of the configuration, where the module comes from.
-        value: of that key.
+        key: key of the configuration that names the module.
+        value: value of that key.
 
     Raises:
         UserError: names the first such parameter.

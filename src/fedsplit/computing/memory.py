@@ -43,9 +43,9 @@ class Memory:
 
     def __init__(self, budget: float | None = None) -> None:
         self.budget = budget
-        self.used = 0
+        self.used_bytes = 0
         """Bytes set aside in memory."""
-        self.mapped = 0
+        self.mapped_bytes = 0
         """Bytes set aside in files."""
 
     def empty(self, like: Tensor, *shape: int) -> Tensor:
@@ -55,19 +55,19 @@ class Memory:
         if (
             self.budget is None
             or like.device.type != "cpu"
-            or self.used + needed <= self.budget
+            or self.used_bytes + needed <= self.budget
             or not needed
         ):
-            self.used += needed
+            self.used_bytes += needed
             return torch.empty(size, dtype=like.dtype, device=like.device)
-        self.mapped += needed
-        return _mapped(size, like.dtype, needed)
+        self.mapped_bytes += needed
+        return _map_to_file(size, like.dtype, needed)
 
     def keep(self, tree: Any, kept: Any = None) -> Any:
         """A copy of a tree of tensors (dictionaries by text) and plain values.
 
         Args:
-            kept: what this gave for an earlier tree of the same form, to be written over.
+            kept: result of an earlier call for a tree of the same form, to be written over.
         """
         if isinstance(tree, dict):
             kept = kept if isinstance(kept, dict) and kept.keys() == tree.keys() else dict.fromkeys(tree)
@@ -85,12 +85,12 @@ class Memory:
         elif isinstance(tree, Tensor):
             size = tree.numel() * tree.element_size()
             if tree.device.type == "cpu" and tree.is_shared():  # type: ignore[no-untyped-call]
-                self.mapped -= size
+                self.mapped_bytes -= size
             else:
-                self.used -= size
+                self.used_bytes -= size
 
 
-def _mapped(size: torch.Size, dtype: torch.dtype, needed: int) -> Tensor:
+def _map_to_file(size: torch.Size, dtype: torch.dtype, needed: int) -> Tensor:
     with tempfile.NamedTemporaryFile(prefix="fedsplit-") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, needed)  # a full disk is better told now than by a signal

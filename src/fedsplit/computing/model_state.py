@@ -19,40 +19,40 @@ def compute_format(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor.contiguous()
 
 
-def _owned(tensor: Tensor) -> Tensor:
+def _copy(tensor: Tensor) -> Tensor:
     copy = tensor.detach().clone(memory_format=torch.preserve_format)
     return compute_format(copy)
 
 
 def _own_parameter(parameter: nn.Parameter) -> Tensor:
-    """A copy that learns, with the parameter's hooks; of one that does not, the module's own memory."""
+    """Copy a parameter that learns, with its hooks; return one that does not as the module's own memory."""
     if not parameter.requires_grad:
         return parameter.detach()
-    own = _owned(parameter).requires_grad_()
-    copy_hooks(parameter, own)
-    return own
+    copy = _copy(parameter).requires_grad_()
+    copy_hooks(parameter, copy)
+    return copy
 
 
 def _zeros_like(weights: Weights) -> Weights:
-    return {name: torch.zeros_like(each, requires_grad=False) for name, each in weights.items()}
+    return {name: torch.zeros_like(tensor, requires_grad=False) for name, tensor in weights.items()}
 
 
-def frozen_of(module: nn.Module) -> Weights:
+def frozen_parameters(module: nn.Module) -> Weights:
     """Parameters of a module that do not learn (`requires_grad=False`), by all their names."""
     named = module.named_parameters(remove_duplicate=False)
     return {name: parameter.detach() for name, parameter in named if not parameter.requires_grad}
 
 
-def learning(module: nn.Module) -> Weights:
+def learning_parameters(module: nn.Module) -> Weights:
     """Parameters of a module that learn, by all their names; no copies."""
     named = module.named_parameters(remove_duplicate=False)
     return {name: parameter.detach() for name, parameter in named if parameter.requires_grad}
 
 
-def travelling(module: nn.Module) -> Weights:
+def travelling_tensors(module: nn.Module) -> Weights:
     """Tensors of a module that are sent, averaged and kept: parameters that learn, and buffers; no copies."""
-    stays = frozen_of(module)
-    return {name: tensor for name, tensor in module.state_dict().items() if name not in stays}
+    frozen = frozen_parameters(module)
+    return {name: tensor for name, tensor in module.state_dict().items() if name not in frozen}
 
 
 class ModelState:
@@ -65,7 +65,7 @@ class ModelState:
         module: the computation; many states share one. It must be in training mode.
         optimizer: moves the parameters in `descend`; None where they are never moved.
         recorder: captures its steps; None where they are not captured.
-        anchored: whether parameters are kept as they are loaded, beside what steps make of them.
+        keeps_anchor: True to keep parameters as they were loaded, beside what steps make of them.
         keeps: names of further tensors like the parameters, which are part of the state; zero at first.
     """
 
@@ -75,17 +75,21 @@ class ModelState:
         optimizer: Optimizer | None = None,
         *,
         recorder: Recorder | None = None,
-        anchored: bool = False,
+        keeps_anchor: bool = False,
         keeps: Collection[str] = (),
     ) -> None:
         self.module, self.recorder = module, recorder
         named = module.named_parameters(remove_duplicate=False)
         self.parameters = {name: _own_parameter(parameter) for name, parameter in named}
-        self.trained = {name: own for name, own in self.parameters.items() if own.requires_grad}
-        self.anchor = {name: _owned(own) for name, own in self.trained.items()} if anchored else {}
-        self.kept = {key: _zeros_like(self.trained) for key in keeps}
+        self.trainable = {
+            name: parameter for name, parameter in self.parameters.items() if parameter.requires_grad
+        }
+        self.anchor = (
+            {name: _copy(parameter) for name, parameter in self.trainable.items()} if keeps_anchor else {}
+        )
+        self.rule_tensors = {key: _zeros_like(self.trainable) for key in keeps}
         self.buffers = {
-            name: _owned(module.get_buffer(name))
+            name: _copy(module.get_buffer(name))
             for name in module.state_dict()
             if name not in self.parameters
         }
@@ -95,10 +99,12 @@ class ModelState:
         self._optimizer: torch.optim.Optimizer | None = None
         if optimizer and recorder:
             self._rate = torch.full((), optimizer.lr, dtype=torch.float32, device=self.device)
-        if optimizer and self.trained:
-            trained = list(self.trained.values())
-            built = optimizer.build(trained) if self._rate is None else optimizer.build(trained, self._rate)
-            self._optimizer = built
+        if optimizer and self.trainable:
+            trained = list(self.trainable.values())
+            torch_optimizer = (
+                optimizer.build(trained) if self._rate is None else optimizer.build(trained, self._rate)
+            )
+            self._optimizer = torch_optimizer
 
     @property
     def device(self) -> torch.device:
@@ -120,9 +126,9 @@ class ModelState:
         """Outputs in training mode; moves the running statistics, or those in `buffers` if given.
 
         Args:
-            x: inputs, in any memory format.
-            seed: of what the module draws by itself (dropout); None where it draws nothing.
-            buffers: to use and move instead of the state's own.
+            seed: seed of what the module draws by itself (dropout); None where it draws nothing.
+            seed: seed of what the module draws by itself (dropout); None where it draws nothing.
+            buffers: buffers to use and move instead of the state's own.
             at: positions whose outputs are wanted, see `outputs_at`.
         """
         if seed is not None:
@@ -135,13 +141,13 @@ class ModelState:
 
         Args:
             gradients: may be taken over.
-            learning_rate_factor: of the schedule; in a 0-d tensor where the step is captured.
+            learning_rate_factor: factor that the schedule gives; in a 0-d tensor where the step is captured.
         """
-        if not self.trained:
+        if not self.trainable:
             return
         if self._optimizer is None:
             raise AssertionError("this model is not trained here")
-        for parameter, gradient in zip(self.trained.values(), gradients, strict=True):
+        for parameter, gradient in zip(self.trainable.values(), gradients, strict=True):
             # a fused optimizer on a CPU goes through memory as it comes, whatever the strides say
             same = gradient.stride() == parameter.stride()
             parameter.grad = gradient if same else torch.empty_like(parameter).copy_(gradient)
@@ -153,17 +159,19 @@ class ModelState:
         else:
             self._captured_step(self._optimizer, self._rate, rate)
 
-    def _captured_step(self, optimizer: torch.optim.Optimizer, kept: Tensor, rate: float | Tensor) -> None:
+    def _captured_step(
+        self, optimizer: torch.optim.Optimizer, rate_tensor: Tensor, rate: float | Tensor
+    ) -> None:
         """One that may be captured: its rate goes from tensor to tensor."""
         if isinstance(rate, Tensor):
-            kept.copy_(rate)
+            rate_tensor.copy_(rate)
         else:
-            kept.fill_(rate)
+            rate_tensor.fill_(rate)
         for group in optimizer.param_groups:
             # torch refuses to capture without it, and warns where it is set and nothing is captured
-            group["capturable"] = kept.is_cuda and torch.cuda.is_current_stream_capturing()
+            group["capturable"] = rate_tensor.is_cuda and torch.cuda.is_current_stream_capturing()
         optimizer.step()
-        for parameter in self.trained.values():
+        for parameter in self.trainable.values():
             parameter.grad = None  # a captured step's gradient would hold memory that all graphs share
 
     @torch.no_grad()
@@ -178,37 +186,41 @@ class ModelState:
 
     def weights(self) -> Weights:
         """Copies of parameters that learn and of buffers, contiguous: a message."""
-        named = {**self.trained, **self.buffers}
+        named = {**self.trainable, **self.buffers}
         return {name: t.detach().clone(memory_format=torch.contiguous_format) for name, t in named.items()}
 
     def load(self, weights: Weights) -> None:
         """Take over parameters that learn and buffers; the optimizer's state stays."""
-        own = {**self.trained, **self.buffers}
+        tensors = {**self.trainable, **self.buffers}
         with torch.no_grad():
-            for name, tensor in own.items():
+            for name, tensor in tensors.items():
                 tensor.copy_(weights[name])
-            for name, kept in self.anchor.items():
-                kept.copy_(weights[name])
+            for name, anchor in self.anchor.items():
+                anchor.copy_(weights[name])
 
     def state(self) -> State:
         """Everything: weights, buffers, the optimizer's state, and what is kept beside these, if anything."""
         slots: State = {}
         if self._optimizer is not None:
-            for name, parameter in self.trained.items():
+            for name, parameter in self.trainable.items():
                 slots[name] = dict(self._optimizer.state.get(parameter, {}))
-        kept: State = {"kept": {key: dict(each) for key, each in self.kept.items()}} if self.kept else {}
-        return {"weights": {**self.trained, **self.buffers}, "optimizer": slots, **kept}
+        rule_state: State = (
+            {"kept": {key: dict(tensors) for key, tensors in self.rule_tensors.items()}}
+            if self.rule_tensors
+            else {}
+        )
+        return {"weights": {**self.trainable, **self.buffers}, "optimizer": slots, **rule_state}
 
     def load_state(self, state: State) -> None:
         """Take over what `state` gave; the optimizer's state is then in other memory than before."""
         self.load(state["weights"])
-        for key, tensors in self.kept.items():
+        for key, tensors in self.rule_tensors.items():
             for name, tensor in tensors.items():
                 tensor.copy_(state["kept"][key][name])
         if self._optimizer is None:
             return
         self._optimizer.state.clear()
-        for name, parameter in self.trained.items():
+        for name, parameter in self.trainable.items():
             slot = {key: self._slot(parameter, value) for key, value in state["optimizer"][name].items()}
             if slot:
                 self._optimizer.state[parameter] = slot

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 
-class _Saved:
+class _SavedTensor:
     """A tensor as a graph holds it: it goes when the graph does."""
 
     def __init__(self, tensor: Tensor) -> None:
@@ -46,8 +46,8 @@ class SavedTensors:
         """The peak where `tensor`, which is still there, was kept beside what was saved."""
         return self.peak + (0 if _storage(tensor) in self._saved else tensor.untyped_storage().nbytes())
 
-    def _pack(self, tensor: Tensor) -> _Saved:
-        saved, storage, size = _Saved(tensor), _storage(tensor), tensor.untyped_storage().nbytes()
+    def _pack(self, tensor: Tensor) -> _SavedTensor:
+        saved, storage, size = _SavedTensor(tensor), _storage(tensor), tensor.untyped_storage().nbytes()
         if storage not in self._apart:
             if not self._holders[storage]:
                 self.live += size

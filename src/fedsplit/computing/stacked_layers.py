@@ -20,7 +20,7 @@ _IMAGES = 5  # dimensions of `(K, b, c, h, w)`
 
 
 @dataclass(frozen=True)
-class Grouped:
+class GroupedImages:
     """Images of K clients side by side in the channels, `(b, K c, h, w)`: what grouped convolutions take."""
 
     tensor: Tensor
@@ -39,14 +39,14 @@ class Stack:
 
     def rows(self, value: Value) -> Value:
         """A value with a row a client."""
-        if isinstance(value, Grouped):
+        if isinstance(value, GroupedImages):
             batch, _, height, width = value.tensor.shape
             return value.tensor.view(batch, self.clients, -1, height, width).transpose(0, 1)
         return value
 
-    def grouped(self, value: Value) -> Tensor:
+    def group(self, value: Value) -> Tensor:
         """Images with the clients side by side in the channels."""
-        if isinstance(value, Grouped):
+        if isinstance(value, GroupedImages):
             return value.tensor
         side_by_side = cast(Tensor, value).transpose(0, 1).flatten(1, 2)
         return side_by_side.contiguous(memory_format=torch.channels_last)
@@ -58,7 +58,7 @@ def by_rule(stack: Stack, module: nn.Module, own: dict[str, Tensor], x: Value) -
     Args:
         own: parameters and buffers of the layer, `(K, ...)`; running statistics are moved.
     """
-    images = isinstance(x, Grouped) or x.ndim == _IMAGES
+    images = isinstance(x, GroupedImages) or x.ndim == _IMAGES
     for kinds, needs_images, rule in _RULES:
         if (images or not needs_images) and _is_plain(module, kinds):
             value = rule(stack, module, own, x)
@@ -71,9 +71,9 @@ def elementwise(
     function: Callable[..., Value], args: Sequence[Value], kwargs: dict[str, Value] | None = None
 ) -> Value:
     """Result of a function that changes values one by one."""
-    bare = [arg.tensor if isinstance(arg, Grouped) else arg for arg in args]
+    bare = [arg.tensor if isinstance(arg, GroupedImages) else arg for arg in args]
     result = function(*bare, **(kwargs or {}))
-    return Grouped(result) if any(isinstance(arg, Grouped) for arg in args) else result
+    return GroupedImages(result) if any(isinstance(arg, GroupedImages) for arg in args) else result
 
 
 def _is_plain(module: nn.Module, kinds: type[nn.Module] | tuple[type[nn.Module], ...]) -> bool:
@@ -87,11 +87,11 @@ def _is_plain(module: nn.Module, kinds: type[nn.Module] | tuple[type[nn.Module],
     return exact and module.training and module.state_dict().keys() == known
 
 
-def _activated(stack: Stack, module: nn.Module, own: dict[str, Tensor], x: Value) -> Value:
+def _activate(stack: Stack, module: nn.Module, own: dict[str, Tensor], x: Value) -> Value:
     return elementwise(module, (x,))
 
 
-def _flattened(stack: Stack, module: nn.Flatten, own: dict[str, Tensor], x: Value) -> Tensor | None:
+def _flatten(stack: Stack, module: nn.Flatten, own: dict[str, Tensor], x: Value) -> Tensor | None:
     return stack.rows(x).flatten(2) if (module.start_dim, module.end_dim) == (1, -1) else None
 
 
@@ -103,37 +103,41 @@ def _linear(stack: Stack, module: nn.Linear, own: dict[str, Tensor], x: Value) -
     return output
 
 
-def _pooled(stack: Stack, module: nn.Module, own: dict[str, Tensor], x: Value) -> Grouped:
-    return Grouped(module(stack.grouped(x)))
+def _pool(stack: Stack, module: nn.Module, own: dict[str, Tensor], x: Value) -> GroupedImages:
+    return GroupedImages(module(stack.group(x)))
 
 
-def _convolved(stack: Stack, module: nn.Conv2d, own: dict[str, Tensor], x: Value) -> Grouped | None:
+def _convolve(stack: Stack, module: nn.Conv2d, own: dict[str, Tensor], x: Value) -> GroupedImages | None:
     if module.padding_mode != "zeros":
         return None
     weight, bias = own["weight"].flatten(0, 1), own["bias"].flatten() if "bias" in own else None
     spread = module.stride, cast(tuple[int, int], module.padding), module.dilation
-    return Grouped(F.conv2d(stack.grouped(x), weight, bias, *spread, stack.clients * module.groups))
+    return GroupedImages(F.conv2d(stack.group(x), weight, bias, *spread, stack.clients * module.groups))
 
 
-def _batch_norm_2d(stack: Stack, module: nn.BatchNorm2d, own: dict[str, Tensor], x: Value) -> Grouped | None:
-    return None if module.momentum is None else Grouped(_normalised(module, own, stack.grouped(x)))
+def _batch_norm_2d(
+    stack: Stack, module: nn.BatchNorm2d, own: dict[str, Tensor], x: Value
+) -> GroupedImages | None:
+    return None if module.momentum is None else GroupedImages(_normalise_batch(module, own, stack.group(x)))
 
 
 def _batch_norm_1d(stack: Stack, module: nn.BatchNorm1d, own: dict[str, Tensor], x: Value) -> Tensor | None:
     x = stack.rows(x)
     if module.momentum is None or x.ndim != 3:
         return None
-    side_by_side = _normalised(module, own, x.transpose(0, 1).flatten(1))
+    side_by_side = _normalise_batch(module, own, x.transpose(0, 1).flatten(1))
     return side_by_side.view(x.shape[1], stack.clients, -1).transpose(0, 1)
 
 
-def _locally_normalised(stack: Stack, module: LocalResponseNorm, own: dict[str, Tensor], x: Value) -> Grouped:
+def _normalise_locally(
+    stack: Stack, module: LocalResponseNorm, own: dict[str, Tensor], x: Value
+) -> GroupedImages:
     """Within each client's own channels: clients go into the batch."""
-    x = stack.grouped(x)
+    x = stack.group(x)
     batch, _, height, width = x.shape
     last = x.permute(0, 2, 3, 1)  # b h w K c, as it is in memory
     alone = module(last.reshape(batch, height, width * stack.clients, -1).movedim(3, 1))
-    return Grouped(alone.movedim(1, 3).reshape(last.shape).movedim(3, 1))
+    return GroupedImages(alone.movedim(1, 3).reshape(last.shape).movedim(3, 1))
 
 
 def _dropped_out(stack: Stack, module: nn.Dropout, state: dict[str, Tensor], x: Value) -> Tensor:
@@ -147,15 +151,15 @@ def _dropped_out(stack: Stack, module: nn.Dropout, state: dict[str, Tensor], x: 
 
 
 _RULES: tuple[tuple[Value, bool, Callable[[Stack, Value, dict[str, Tensor], Value], Value | None]], ...] = (
-    (ELEMENTWISE, False, _activated),
-    (nn.Flatten, False, _flattened),
+    (ELEMENTWISE, False, _activate),
+    (nn.Flatten, False, _flatten),
     (nn.Linear, False, _linear),
     (nn.Dropout, False, _dropped_out),
-    (nn.Conv2d, True, _convolved),
+    (nn.Conv2d, True, _convolve),
     (nn.BatchNorm2d, True, _batch_norm_2d),
     (nn.BatchNorm1d, False, _batch_norm_1d),
-    (_CHANNELWISE, True, _pooled),
-    (LocalResponseNorm, True, _locally_normalised),
+    (_CHANNELWISE, True, _pool),
+    (LocalResponseNorm, True, _normalise_locally),
 )
 """Modules with a rule of their own, whether it is for images only, and the rule; None: it does not fit."""
 
@@ -185,7 +189,7 @@ class _Linear(torch.autograd.Function):
         return through, along, g.sum(1).to(weight.dtype) if ctx.has_bias else None
 
 
-def _normalised(module: nn.BatchNorm1d | nn.BatchNorm2d, own: dict[str, Tensor], x: Tensor) -> Tensor:
+def _normalise_batch(module: nn.BatchNorm1d | nn.BatchNorm2d, own: dict[str, Tensor], x: Tensor) -> Tensor:
     """Batch normalisation over all clients' channels; each row of running statistics as if alone."""
     # a view of statistics, which move; of parameters that do not learn, which are no stack in memory, a copy
     flat = {key: tensor.reshape(-1) if tensor.ndim > 1 else tensor for key, tensor in own.items()}

@@ -13,7 +13,7 @@ from torch.func import functional_call, vmap
 
 from fedsplit.computing.computation import autocast, computed_type
 from fedsplit.computing.hooks import describe_hook
-from fedsplit.computing.stacked_layers import Grouped, Stack, Value, by_rule, elementwise
+from fedsplit.computing.stacked_layers import GroupedImages, Stack, Value, by_rule, elementwise
 from fedsplit.computing.tracing import Tracer
 from fedsplit.errors import first_line
 from fedsplit.randomness import stream
@@ -57,10 +57,10 @@ class StackedModule:
         """Outputs `(K, b, ...)` in training mode; moves the running statistics in `buffers`.
 
         Args:
-            parameters: by name, `(K, ...)`.
-            buffers: by name, `(K, ...)`.
+            parameters: parameters by name, `(K, ...)`.
+            buffers: buffers by name, `(K, ...)`.
             x: inputs `(K, b, ...)`.
-            seeds: of what each client's pass draws by itself; read only if `draws`.
+            seeds: seeds of what each client's pass draws by itself; read only if `draws`.
         """
         state = {**parameters, **buffers}
         with autocast(self.module, x.device):
@@ -144,10 +144,10 @@ class _Pass:
             elif node.op == "output":
                 return cast(Tensor, self._stack.rows(values[node.args[0]]))
             else:
-                values[node] = self._computed(node, values)
+                values[node] = self._compute(node, values)
         raise AssertionError("a graph has an output")
 
-    def _computed(self, node: fx.Node, values: dict[fx.Node, Value]) -> Value:
+    def _compute(self, node: fx.Node, values: dict[fx.Node, Value]) -> Value:
         def value_of(each: fx.Node) -> Value:
             return values[each]
 
@@ -171,7 +171,7 @@ class _Pass:
         args, kwargs = cast(tuple[Value, Value], fx.node.map_aggregate((args, kwargs), self._stack.rows))
         if name in _SHAPES or (function is getattr and args[1] in _SHAPES):
             return function(args[0][0], *args[1:], **kwargs)  # one client's shape answers
-        return self._mapped(function, args, kwargs)
+        return self._map(function, args, kwargs)
 
     def _attribute(self, name: str) -> Value:
         if name in self._state:
@@ -184,12 +184,12 @@ class _Pass:
     @staticmethod
     def _alike(args: Sequence[Value]) -> bool:
         """True if tensors stand beside numbers only, or beside tensors of their own shape."""
-        tensors = [arg for arg in args if isinstance(arg, Tensor | Grouped)]
+        tensors = [arg for arg in args if isinstance(arg, Tensor | GroupedImages)]
         shapes = {(arg if isinstance(arg, Tensor) else arg.tensor).shape for arg in tensors}
         return bool(tensors) and len({type(arg) for arg in tensors}) == 1 and len(shapes) == 1
 
     @staticmethod
-    def _mapped(function: Callable[..., Value], args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
+    def _map(function: Callable[..., Value], args: tuple[Value, ...], kwargs: dict[str, Value]) -> Value:
         """Any function of the graph, by `vmap` over the tensors among its arguments."""
         tensors: list[Tensor] = []
 

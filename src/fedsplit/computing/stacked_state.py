@@ -10,7 +10,7 @@ from torch.func import vmap
 from typing_extensions import override
 
 from fedsplit.computing.stacked_module import StackedModule
-from fedsplit.computing.steppable import Kept
+from fedsplit.computing.steppable import RuleTensors
 from fedsplit.optim.optimizers import RowOptimizer
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
@@ -36,8 +36,8 @@ class StackedState:
     Args:
         module: the computation for one client; its own weights are what every row begins with.
         optimizer: moves the parameters in `descend`; None where they are never moved.
-        anchored: as of `ModelState`.
-        keeps: likewise.
+        keeps_anchor: True to keep parameters as they were loaded, as in `ModelState`.
+        keeps: names of further tensors like the parameters, as in `ModelState`.
     """
 
     def __init__(
@@ -46,30 +46,32 @@ class StackedState:
         clients: int,
         optimizer: RowOptimizer | None = None,
         *,
-        anchored: bool = False,
+        keeps_anchor: bool = False,
         keeps: Collection[str] = (),
     ) -> None:
-        self.stacked = StackedModule(module)
-        own = {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
+        self.stack = StackedModule(module)
+        tensors = {name: tensor.detach() for name, tensor in module.state_dict(keep_vars=True).items()}
         parameters = dict(module.named_parameters(remove_duplicate=False))
-        self.frozen = {name: own[name] for name, each in parameters.items() if not each.requires_grad}
+        self.frozen = {
+            name: tensors[name] for name, parameter in parameters.items() if not parameter.requires_grad
+        }
         """Parameters that do not learn, in the module's memory."""
         stacks = {
-            name: t.repeat(clients, *[1] * t.ndim) for name, t in own.items() if name not in self.frozen
+            name: t.repeat(clients, *[1] * t.ndim) for name, t in tensors.items() if name not in self.frozen
         }
-        self.trained = {name: stacks[name] for name in parameters if name not in self.frozen}
+        self.trainable = {name: stacks[name] for name in parameters if name not in self.frozen}
         """Parameters that steps move, `(K, ...)`."""
-        self.anchor = {name: stack.clone() for name, stack in self.trained.items()} if anchored else {}
-        self.kept = {
-            key: {name: torch.zeros_like(stack) for name, stack in self.trained.items()} for key in keeps
+        self.anchor = {name: stack.clone() for name, stack in self.trainable.items()} if keeps_anchor else {}
+        self.rule_tensors = {
+            key: {name: torch.zeros_like(stack) for name, stack in self.trainable.items()} for key in keeps
         }
-        self.buffers = {name: stacks[name] for name in own if name not in parameters}
+        self.buffers = {name: stacks[name] for name in tensors if name not in parameters}
         self.optimizer = optimizer
         names = optimizer.slots if optimizer else ()
         self.slots = {
-            name: {slot: torch.zeros_like(stack) for slot in names} for name, stack in self.trained.items()
+            name: {slot: torch.zeros_like(stack) for slot in names} for name, stack in self.trainable.items()
         }
-        device = next((each.device for each in own.values()), None)  # a tail may hold nothing
+        device = next((tensor.device for tensor in tensors.values()), None)  # a tail may hold nothing
         self.steps = torch.zeros(clients, dtype=torch.int64, device=device)
         """Number of steps that each row has taken."""
         self._views: dict[tuple[int, int], _RowView] = {}
@@ -91,7 +93,7 @@ class StackedState:
 
     def tensors(self) -> Weights:
         """Parameters that learn and buffers, `(K, ...)`: the state itself, not a copy."""
-        return {**self.trained, **self.buffers}
+        return {**self.trainable, **self.buffers}
 
     def load_all(self, weights: Weights) -> None:
         """Take over the same weights in all rows; the optimizer's state stays."""
@@ -106,37 +108,43 @@ class StackedState:
     def row_state(self, row: int) -> State:
         """State of one client as `ModelState.state` gives it; a copy."""
         slots: State = {}
-        for name, kept in self.slots.items():
-            stepped = self.optimizer is not None and int(self.steps[row]) > 0
-            slots[name] = {slot: stack[row].clone() for slot, stack in kept.items()} if stepped else {}
-            if stepped and cast(RowOptimizer, self.optimizer).counts:
+        for name, stacks in self.slots.items():
+            has_stepped = self.optimizer is not None and int(self.steps[row]) > 0
+            slots[name] = {slot: stack[row].clone() for slot, stack in stacks.items()} if has_stepped else {}
+            if has_stepped and cast(RowOptimizer, self.optimizer).counts:
                 slots[name]["step"] = self.steps[row].to(torch.float32)
         beside: State = {}
-        if self.kept:
-            own = self.row_kept(row)
-            beside["kept"] = {key: {name: t.clone() for name, t in each.items()} for key, each in own.items()}
+        if self.rule_tensors:
+            tensors_of_row = self.row_rule_tensors(row)
+            beside["kept"] = {
+                key: {name: t.clone() for name, t in tensors.items()}
+                for key, tensors in tensors_of_row.items()
+            }
         return {
             "weights": {name: stack[row].clone() for name, stack in self.tensors().items()},
             "optimizer": slots if self.optimizer else {},
             **beside,
         }
 
-    def row_kept(self, row: int) -> Kept:
-        """Tensors kept for one client: the state itself, not a copy."""
-        return {key: {name: own[row] for name, own in each.items()} for key, each in self.kept.items()}
+    def row_rule_tensors(self, row: int) -> RuleTensors:
+        """Rule tensors of one client: the state itself, not a copy."""
+        return {
+            key: {name: stack[row] for name, stack in stacks.items()}
+            for key, stacks in self.rule_tensors.items()
+        }
 
     def load_row_state(self, row: int, state: State) -> None:
         """Take over what `row_state` or `ModelState.state` gave."""
         self.load_row(row, state["weights"])
-        for key, tensors in self.row_kept(row).items():
+        for key, tensors in self.row_rule_tensors(row).items():
             for name, tensor in tensors.items():
                 tensor.copy_(state["kept"][key][name])
         if self.optimizer is None:
             return
         self.steps[row] = 0
-        for name, kept in self.slots.items():
+        for name, stacks in self.slots.items():
             slots = state["optimizer"][name]
-            for slot, stack in kept.items():
+            for slot, stack in stacks.items():
                 if slot in slots:
                     stack[row].copy_(slots[slot])
                 else:
@@ -150,17 +158,17 @@ class _RowView:
 
     def __init__(self, whole: StackedState, rows: Rows) -> None:
         self._whole, self._rows = whole, rows
-        self.module = whole.stacked.module
-        self.trained = {name: own.requires_grad_() for name, own in self._taken(whole.trained).items()}
+        self.module = whole.stack.module
+        self.trainable = {name: rows.requires_grad_() for name, rows in self._select(whole.trainable).items()}
         count = len(whole.steps[rows])
         frozen = {name: tensor.expand(count, *tensor.shape) for name, tensor in whole.frozen.items()}
-        self.parameters = {**self.trained, **frozen}
-        self.anchor = self._taken(whole.anchor)
-        self.kept = {key: self._taken(stacks) for key, stacks in whole.kept.items()}
-        self.buffers = self._taken(whole.buffers)
-        self._slots = {name: self._taken(slots) for name, slots in whole.slots.items()}
+        self.parameters = {**self.trainable, **frozen}
+        self.anchor = self._select(whole.anchor)
+        self.rule_tensors = {key: self._select(stacks) for key, stacks in whole.rule_tensors.items()}
+        self.buffers = self._select(whole.buffers)
+        self._slots = {name: self._select(slots) for name, slots in whole.slots.items()}
 
-    def _taken(self, stacks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _select(self, stacks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # .data: a step of some rows must not look to autograd like a change of the others
         return {name: stack[self._rows].data for name, stack in stacks.items()}
 
@@ -178,7 +186,7 @@ class _RowView:
         """Outputs `(k, b, ...)` of inputs `(k, b, ...)`; see `ModelState.forward`."""
         assert at is None, "outputs of many clients are one tensor"
         buffers = self.buffers if buffers is None else buffers
-        return self._whole.stacked(self.parameters, buffers, x, seed or ())
+        return self._whole.stack(self.parameters, buffers, x, seed or ())
 
     def for_each(self, function: Callable[..., Tensor], *inputs: object) -> Tensor:
         return vmap(function)(*inputs)
@@ -190,17 +198,17 @@ class _RowView:
             raise AssertionError("this model is not trained here")
         whole.steps[self._rows] += 1
         steps, rate = whole.steps[self._rows], optimizer.lr * learning_rate_factor
-        for (name, parameter), gradient in zip(self.trained.items(), gradients, strict=True):
+        for (name, parameter), gradient in zip(self.trainable.items(), gradients, strict=True):
             optimizer.step_rows(parameter, gradient, self._slots[name], steps, rate)
-        self._moved()
+        self._write_back()
 
     @torch.no_grad()
     def move_buffers(self, buffers: dict[str, Tensor]) -> None:
         for name, buffer in buffers.items():
             self.buffers[name].copy_(buffer)
-        self._moved()
+        self._write_back()
 
-    def _moved(self) -> None:
+    def _write_back(self) -> None:
         """Views are the state itself: nothing is left to do."""
 
 
@@ -209,13 +217,13 @@ class _RowCopy(_RowView):
 
     @torch.no_grad()
     @override
-    def _moved(self) -> None:
+    def _write_back(self) -> None:
         whole = self._whole
-        for stacks, moved in (
-            (whole.trained, self.trained),
+        for stacks, rows in (
+            (whole.trainable, self.trainable),
             (whole.buffers, self.buffers),
             *((whole.slots[name], slots) for name, slots in self._slots.items()),
-            *((whole.kept[key], kept) for key, kept in self.kept.items()),
+            *((whole.rule_tensors[key], tensors) for key, tensors in self.rule_tensors.items()),
         ):
             for name, stack in stacks.items():
-                stack[self._rows] = moved[name].detach()
+                stack[self._rows] = rows[name].detach()

@@ -9,8 +9,8 @@ Seed: TypeAlias = Any
 """Seed of what a pass draws: a number, for many clients a number each; None draws nothing."""
 
 
-Kept: TypeAlias = dict[str, dict[str, Tensor]]
-"""Tensors by parameter, under names of whoever needs them."""
+RuleTensors: TypeAlias = dict[str, dict[str, Tensor]]
+"""Tensors by parameter, under names that a rule of local steps gives them."""
 
 
 class Steppable(Protocol):
@@ -18,14 +18,14 @@ class Steppable(Protocol):
 
     module: nn.Module
     parameters: dict[str, Tensor]
-    trained: dict[str, Tensor]
+    trainable: dict[str, Tensor]
     """Parameters that steps move: all but those with `requires_grad=False`."""
     anchor: dict[str, Tensor]
-    """`trained` as it was loaded last; empty where that is not kept."""
+    """`trainable` as it was loaded last; empty where no rule needs it."""
     buffers: dict[str, Tensor]
     """Running statistics and the like, which no gradient moves."""
-    kept: Kept
-    """Tensors kept from round to round for the rule of local steps, each like `trained`; zero at first."""
+    rule_tensors: RuleTensors
+    """Tensors that the local rule keeps from round to round, each like `trainable`; zero at first."""
 
     def forward(
         self, x: Tensor, *, seed: Seed, buffers: dict[str, Tensor] | None = None, at: Tensor | None = None
@@ -45,4 +45,4 @@ class Steppable(Protocol):
         """Call a function of one client for each client, and return the results as rows."""
 
     def descend(self, gradients: Sequence[Tensor], learning_rate_factor: float | Tensor) -> None:
-        """One optimizer step along `gradients`, given in the order of `trained`."""
+        """Make one optimizer step along `gradients`, given in the order of `trainable`."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from typing_extensions import override
 
-from fedsplit.computing.hooks import is_hooked
+from fedsplit.computing.hooks import has_hooks
 from fedsplit.computing.modes import Modes, in_mode
 from fedsplit.errors import UserError
 
@@ -36,13 +36,13 @@ class Tracer(fx.Tracer):
     def trace(
         self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None
     ) -> fx.Graph:
-        """See `fx.Tracer.trace`.
+        """Trace a module into a graph of operations.
 
         Raises:
             GradientLost: the code has gradients of its own, which its operations do not.
         """
         self._gradients = torch.is_grad_enabled()
-        with _own_gradients_refused():
+        with _refuse_own_gradients():
             return super().trace(root, concrete_args)
 
     @override
@@ -54,11 +54,11 @@ class Tracer(fx.Tracer):
     @override
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         closed = module_qualified_name in self._closed or getattr(m, "is_one_operation", False)
-        return closed or is_hooked(m) or super().is_leaf_module(m, module_qualified_name)
+        return closed or has_hooks(m) or super().is_leaf_module(m, module_qualified_name)
 
     @override
     def call_module(self, m, forward, args, kwargs):  # type: ignore[no-untyped-def]
-        """See `fx.Tracer.call_module`; remembers where an error came from."""
+        """Call a part of the module; remember in which part an error came up."""
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):  # where one operation fails, the code around it is meant
             return super().call_module(m, forward, args, kwargs)
@@ -77,7 +77,7 @@ class GradientLost(fx.proxy.TraceError):
 
 
 @contextmanager
-def _own_gradients_refused() -> Iterator[None]:
+def _refuse_own_gradients() -> Iterator[None]:
     """Refuse an `autograd.Function` while tracing, of which only the forward would be followed."""
     original = torch.autograd.Function.__dict__["apply"]
 
@@ -93,7 +93,7 @@ def _own_gradients_refused() -> Iterator[None]:
         torch.autograd.Function.apply = original  # type: ignore[method-assign]
 
 
-class _Closed(Exception):
+class _OpaqueModule(Exception):
     """A submodule that cannot be looked into; empty: the module itself, with the reason."""
 
     def __init__(self, name: str, reason: str) -> None:
@@ -113,9 +113,9 @@ def trace_operations(module: nn.Module) -> list[fx.Node]:
     closed: frozenset[str] = frozenset()
     while True:
         try:
-            nodes = _merged(module, *(_traced(module, closed, training=mode) for mode in (True, False)))
+            nodes = _merge(module, *(_trace_mode(module, closed, training=mode) for mode in (True, False)))
             return _beside_their_users(nodes)
-        except _Closed as found:
+        except _OpaqueModule as found:
             if found.name:
                 closed |= {found.name}
                 continue
@@ -124,7 +124,7 @@ def trace_operations(module: nn.Module) -> list[fx.Node]:
             raise Untraceable("model", type(module).__name__, message) from found
 
 
-def _traced(module: nn.Module, closed: frozenset[str], *, training: bool) -> list[fx.Node]:
+def _trace_mode(module: nn.Module, closed: frozenset[str], *, training: bool) -> list[fx.Node]:
     """The operations in one mode."""
     tracer = Tracer(closed)
     try:
@@ -132,28 +132,28 @@ def _traced(module: nn.Module, closed: frozenset[str], *, training: bool) -> lis
             return list(tracer.trace(module).nodes)
     except GradientLost as error:
         message = f"its forward cannot be followed: {error}; a submodule that does this can be"
-        raise _Closed(tracer.within[-1] if tracer.within else "", message) from error
+        raise _OpaqueModule(tracer.within[-1] if tracer.within else "", message) from error
     except Exception as error:  # whatever code of the user's makes of values that are not there yet
         reason = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
         message = f"its forward cannot be followed, for what it does depends on values ({reason})"
-        raise _Closed(tracer.within[-1] if tracer.within else "", message) from error
+        raise _OpaqueModule(tracer.within[-1] if tracer.within else "", message) from error
 
 
-def _merged(module: nn.Module, training: list[fx.Node], evaluating: list[fx.Node]) -> list[fx.Node]:
+def _merge(module: nn.Module, training: list[fx.Node], evaluating: list[fx.Node]) -> list[fx.Node]:
     """Operations that are right in both modes: constants that differ are chosen by `training`."""
     counterparts: dict[fx.Node, fx.Node] = {}
     for one, other in zip_longest(training, evaluating):
         counterparts[other] = one
         if one is None or other is None or one.op != other.op:
-            raise _Closed(_owner(other if one is None else one), _TWO_FORWARDS)
+            raise _OpaqueModule(_owner(other if one is None else one), _TWO_FORWARDS)
         if one.target != other.target and not _same_constant(module, one, other):
             fresh = one.op == "get_attr" and "_tensor_constant" in str(one.target)
-            raise _Closed(_owner(one), _FRESH if fresh else _TWO_FORWARDS)
+            raise _OpaqueModule(_owner(one), _FRESH if fresh else _TWO_FORWARDS)
         flag: list[fx.Node] = []
         try:
             arguments = _either(one, (one.args, one.kwargs), (other.args, other.kwargs), counterparts, flag)
         except ValueError as error:
-            raise _Closed(_owner(one), _TWO_FORWARDS) from error
+            raise _OpaqueModule(_owner(one), _TWO_FORWARDS) from error
         if flag:
             one.args, one.kwargs = arguments
     return list(training[0].graph.nodes)
@@ -230,7 +230,7 @@ def _either(  # noqa: PLR0911  (one return a kind of argument)
     return chosen
 
 
-class _Moded(fx.GraphModule):
+class _ModeSwitch(fx.GraphModule):
     """Runs a graph, and trains and evaluates its parts as the module does that the graph was traced of."""
 
     @override
@@ -251,10 +251,10 @@ def graph_module(module: nn.Module, graph: fx.Graph, name: str, modes: Modes) ->
     Tensors that are no parameters and that a state dict of `module` does not hold, it does not hold either.
 
     Args:
-        name: of the new module's class.
-        modes: what the module's own `train` does to its parts.
+        name: name of the new module's class.
+        modes: function that does to the module's parts what its own `train` does.
     """
-    made = _Moded(module, graph, name)
+    made = _ModeSwitch(module, graph, name)
     own = {part for part, _ in made.named_modules()} - {""}
     made.meta[_MODES] = {
         mode: {part: kept for part, kept in parts.items() if part in own} for mode, parts in modes.items()

@@ -16,7 +16,7 @@ from fedsplit.config.settings import (
 )
 from fedsplit.config.signature import signature, unknown_target
 from fedsplit.config.traits import TaskTraits, task_traits, traits_of_choice
-from fedsplit.config.values import LARGEST, HalfPrecision, OwnPath, Plain, allowed, fits
+from fedsplit.config.values import LARGEST, HalfPrecision, OwnPath, Plain, describe_allowed, fits
 from fedsplit.errors import UserError
 
 SETTINGS = {key: kind for topic in TOPICS.values() if not topic.PLACE for key, kind in keys_of(topic).items()}
@@ -65,12 +65,12 @@ def check_keys(config: Plain) -> None:
     task = task_traits(config)
     for key, annotation in SETTINGS.items():
         if not (task.deploys and key == "precision"):
-            _check_there(key, config, annotation)
+            _check_presence(key, config, annotation)
     if task.deploys:
-        _check_deployed(config.get("precision"))
+        _check_deployment(config.get("precision"))
     if task.joins:
         for group, keys in _JOINED_KEYS.items():
-            _check_joined(group, config.get(group), keys)
+            _check_joining_client(group, config.get(group), keys)
     _check_groups(config, task)
     _check_quant(config.get("quant"))
     _check_plain("client", config.get("client"), _OWN_KEYS["client"])
@@ -107,7 +107,7 @@ def _check_run(task: TaskTraits, run: str | None) -> None:
         )
 
 
-def _check_deployed(given: object) -> None:
+def _check_deployment(given: object) -> None:
     """The precisions of client halves: one or a list."""
     precisions = given if isinstance(given, list | tuple) else [given]
     for precision in precisions:
@@ -116,7 +116,7 @@ def _check_deployed(given: object) -> None:
         raise UserError("precision", given, "must hold at least one, and each only once")
 
 
-def _check_joined(group: str, node: object, own: Mapping[str, object]) -> None:
+def _check_joining_client(group: str, node: object, own: Mapping[str, object]) -> None:
     """Check the data set or model of a client of another machine's run, which says only what is its own."""
     if not isinstance(node, Mapping):
         raise UserError(group, node, f"must hold {', '.join(own)}")
@@ -136,7 +136,7 @@ def _check_plain(path: str, node: object, annotations: Mapping[str, object]) -> 
         if key not in annotations:
             raise UserError(f"{path}.{key}", value, f"no such key; known: {', '.join(annotations)}")
     for key, annotation in annotations.items():
-        _check_there(f"{path}.{key}", node, annotation)
+        _check_presence(f"{path}.{key}", node, annotation)
 
 
 def _check_quant(quant: object) -> None:
@@ -176,7 +176,7 @@ def _check_node(path: str, node: Plain, own: Mapping[str, object]) -> None:
     known = signature(target)
     for key in own:
         if key not in node:
-            raise UserError(f"{path}.{key}", None, f"is missing; must be {allowed(own[key])}")
+            raise UserError(f"{path}.{key}", None, f"is missing; must be {describe_allowed(own[key])}")
     for key, value in node.items():
         if isinstance(value, Mapping) and ("_target_" in value or own.get(key) == dict[str, object]):
             _check_node(f"{path}.{key}", value, {})
@@ -194,18 +194,18 @@ def _check_node(path: str, node: Plain, own: Mapping[str, object]) -> None:
             _check_value(f"{path}.{key}", value, known.annotations.get(key))
 
 
-def _check_there(path: str, node: Plain, annotation: object) -> None:
+def _check_presence(path: str, node: Plain, annotation: object) -> None:
     """A value that must not be left out, even where it may be null."""
     key = path.rpartition(".")[2]
     if key not in node:
-        raise UserError(path, None, f"is missing; must be {allowed(annotation)}")
+        raise UserError(path, None, f"is missing; must be {describe_allowed(annotation)}")
     _check_value(path, node[key], annotation)
 
 
 def _check_value(key: str, value: object, annotation: object) -> None:
     if annotation is not None and not fits(annotation, value):
         limit = f", up to {LARGEST:g}" if isinstance(value, int | float) and abs(value) > LARGEST else ""
-        raise UserError(key, value, f"must be {allowed(annotation)}{limit}")
+        raise UserError(key, value, f"must be {describe_allowed(annotation)}{limit}")
 
 
 _VECTORIZED = "fedsplit.parties.vectorized.Vectorized"

@@ -50,7 +50,7 @@ def user_choices(directory: str | Path | None) -> Iterator[None]:
     """Look choices up in a directory of the user's too, here and in processes started here.
 
     Args:
-        directory: as the user gives it; None is what the environment says, if it does.
+        directory: directory as the user gives it; None: the one of the environment, if there is any.
 
     Raises:
         UserError: there is no such directory, or a file in it would have to stand for one of this package.

@@ -18,7 +18,7 @@ def command(*arguments: str, name: Literal["fedsplit", "fedsplit-plot"] = "fedsp
     """A command to be pasted into a shell, with the directory of choices that this process has."""
     own = user_directory() if name == "fedsplit" else None
     flags = [] if own is None else [f"{FLAG}={display_path(own)}"]
-    return " ".join([*_started(name), *map(shlex.quote, [*flags, *arguments])])
+    return " ".join([*_program(name), *map(shlex.quote, [*flags, *arguments])])
 
 
 def resume_command(directory: Path) -> str:
@@ -26,7 +26,7 @@ def resume_command(directory: Path) -> str:
     return command(f"resume={display_path(directory)}")
 
 
-def _started(name: str) -> Sequence[str]:
+def _program(name: str) -> Sequence[str]:
     """`python main.py` in a checkout, `fedsplit` where it is installed, or `python -m fedsplit` as it was."""
     program = Path(sys.argv[0])
     if program == _PACKAGE / "__main__.py" and name == "fedsplit":

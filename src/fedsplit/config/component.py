@@ -9,7 +9,7 @@ from functools import cache, partial
 from importlib import import_module
 from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fedsplit.config.values import allowed, fits
+from fedsplit.config.values import describe_allowed, fits
 from fedsplit.errors import UserError, first_line
 
 
@@ -50,7 +50,7 @@ def check_kind(path: str, node: Mapping[str, object], kind: type) -> None:
     The argument that takes a node in it must say by its annotation what it must be.
 
     Args:
-        node: with a `_target_`.
+        node: node with a `_target_`.
 
     Raises:
         UserError: it names nothing, makes something else, does not say what it makes, or is a class of the
@@ -78,7 +78,7 @@ def check_kind(path: str, node: Mapping[str, object], kind: type) -> None:
 def _check_values(path: str, node: Mapping[str, object], takes: Mapping[str, object]) -> None:
     for name, value in node.items():
         if name in takes and not isinstance(value, Mapping) and not fits(takes[name], value):
-            raise UserError(f"{path}.{name}", value, f"must be {allowed(takes[name])}")
+            raise UserError(f"{path}.{name}", value, f"must be {describe_allowed(takes[name])}")
 
 
 def _check_argument(path: str, value: object, annotation: object) -> None:
@@ -136,8 +136,8 @@ class Component:
     Args:
         key: the place, as `algorithm` or `quant.weights.up`; errors name it.
         target: dotted path of a class or function; empty where another machine says it.
-        arguments: of the target, plain values; a `_target_` in them is built first, and Hydra's own keys
-            (`_recursive_`, `_partial_`, `_args_`) mean what they mean to Hydra.
+        arguments: arguments of the target, plain values; a `_target_` in them is built first, and Hydra's own
+            keys (`_recursive_`, `_partial_`, `_args_`) mean what they mean to Hydra.
     """
 
     key: str

@@ -160,12 +160,12 @@ def _arguments(group: str, choice: str) -> Collection[str]:
 def plain(config: DictConfig) -> dict[str, Any]:
     """A composed configuration, resolved, as plain values, without Hydra's own part."""
     try:
-        return {str(key): _resolved(config[key]) for key in config if key != "hydra"}
+        return {str(key): _resolve(config[key]) for key in config if key != "hydra"}
     except OmegaConfBaseException as error:
         raise UserError(str(error.full_key or "config"), None, first_line(error)) from error
 
 
-def _resolved(value: object) -> Any:
+def _resolve(value: object) -> Any:
     if isinstance(value, Container):
         return OmegaConf.to_container(value, resolve=True, throw_on_missing=True)
     return value
@@ -208,7 +208,7 @@ def choice_names(config: Plain, choices: Mapping[str, str | None]) -> dict[str, 
 
     Args:
         config: plain values, composed but not resolved: an interpolation is a choice's own as it is written.
-        choices: of each group, `group` or `group@place`.
+        choices: choices of each group, `group` or `group@place`.
     """
     return {key: choice_name(config, key, choice) for key, choice in choices.items()}
 

@@ -82,10 +82,10 @@ def _literal(key: str, value: object) -> str:
     if not isinstance(value, str | PurePath):
         message = "must be None, a truth value, a number, a text, a path, or a list or dict of such"
         raise UserError(key, value, message)
-    return str(value) if _WORD.fullmatch(str(value)) else single_quoted(value)
+    return str(value) if _WORD.fullmatch(str(value)) else quote(value)
 
 
-def single_quoted(value: object) -> str:
+def quote(value: object) -> str:
     """A value as a text in quotes; only backslashes before a quote are escaped, others stay as they are."""
     escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), str(value))
     return f"'{escaped}'"

@@ -51,7 +51,7 @@ class RunConfig(ConfigFields):
         """Check plain values, composed and resolved, and read them.
 
         Args:
-            plain: by key, as `plain` writes them.
+            plain: plain values by key, as `plain` writes them.
             choices: names of what was chosen of each group; None takes them from `plain`, if it has them.
 
         Raises:
@@ -79,7 +79,7 @@ class RunConfig(ConfigFields):
         for name, topic in TOPICS.items():
             if (read := getattr(self, name)) is not None:
                 node = values.setdefault(topic.PLACE, {}) if topic.PLACE else values
-                node.update({each.name: _written(getattr(read, each.name)) for each in fields(read)})
+                node.update({each.name: _write(getattr(read, each.name)) for each in fields(read)})
         for name in (*GROUPS, *OPTIONAL_GROUPS):
             component: Component | None = getattr(self, name)
             if component is None:
@@ -96,7 +96,7 @@ class RunConfig(ConfigFields):
         ordered: dict[str, Any] = deepcopy(_in_order(values, self.written))
         return {**ordered, "choices": dict(self.choices)} if self.choices else ordered
 
-    def changed(self, values: Mapping[str, object]) -> "RunConfig":
+    def with_changes(self, values: Mapping[str, object]) -> "RunConfig":
         """A copy of this configuration with other values at dotted keys, checked as by `parse`."""
         plain = self.plain()
         for key, value in values.items():
@@ -169,7 +169,7 @@ def _quant(node: Plain) -> QuantSettings:
     )
 
 
-def _written(value: object) -> object:
+def _write(value: object) -> object:
     return value.plain() if isinstance(value, Component) else value
 
 

@@ -211,7 +211,7 @@ class ConfigFields:
     """All that a configuration holds.
 
     Args:
-        client_precisions: of `task=infer`, where `precision` lists those of client halves; empty elsewhere.
+        client_precisions: precisions of client halves, for `task=infer`; empty elsewhere.
         choices: names of what was chosen, by `group` or `group@place`; empty where nobody knows them.
     """
 

@@ -24,7 +24,7 @@ class Signature:
 
 
 @cache
-def _parsed(module: str) -> ast.Module | None:
+def _parse(module: str) -> ast.Module | None:
     try:
         spec = importlib.util.find_spec(module)
     except Exception:  # whatever a package of the user's raises on import: who needs it will tell
@@ -51,7 +51,7 @@ class _Names(dict[str, object]):
             ):
                 return _annotation(node.value, self._tree)
         module, _, imported = (_imported_from(self._tree, name) or "").rpartition(".")
-        tree = _parsed(module) if module.split(".")[0] == "fedsplit" else None
+        tree = _parse(module) if module.split(".")[0] == "fedsplit" else None
         if tree is None:
             raise KeyError(name)
         return _Names(tree)[imported]
@@ -88,7 +88,7 @@ def _imported_from(tree: ast.Module, name: str) -> str | None:
 def signature(target: str) -> Signature | None:
     """Signature of the class or function at the dotted path `target`; None if its source cannot be found."""
     module, _, name = target.rpartition(".")
-    tree = _parsed(module) if module.split(".")[0] == "fedsplit" else None
+    tree = _parse(module) if module.split(".")[0] == "fedsplit" else None
     if tree is None:
         return None
     for node in tree.body:
@@ -136,7 +136,7 @@ def class_literals(target: str, *, inherited: bool = True) -> dict[str, Any]:
     Empty where its source cannot be found. Bases are found that are imported by `from ... import ...`.
     """
     module, _, name = target.rpartition(".")
-    tree = _parsed(module) if module else None
+    tree = _parse(module) if module else None
     if tree is None:
         return {}
     node = next((each for each in tree.body if isinstance(each, ast.ClassDef) and each.name == name), None)

@@ -45,10 +45,10 @@ def parse_stored(
     """The configuration of a run that is there already.
 
     Args:
-        stored: what its file holds, with `choices`.
-        trust: whether classes and functions that its files name beside this installation's may be called.
+        stored: content of the stored file, with `choices`.
+        trust: True if classes and functions that its files name beside this installation's may be called.
         error: makes the error of a file that is not as it must be.
-        own_choices: where the run says that choices of its user's own were, for errors.
+        own_choices: place where the run says that its user's own choices were, for errors.
 
     Raises:
         UserError: a value is not plain or not allowed, or code of its own is named without `trust`.
@@ -59,7 +59,7 @@ def parse_stored(
     for key, value in _not_plain(stored):
         raise error(f"{key[:_SHOWN]}={str(value)[:_SHOWN]} in its config.yaml is no plain value")
     if not trust:
-        own = _composed_here(_choose_again(choices, own_choices), user_directory())
+        own = _compose_here(_choose_again(choices, own_choices), user_directory())
         for key, value in _foreign({k: v for k, v in stored.items() if k != "choices"}, own):
             message = (
                 "names code that this installation's configuration does not; trust=true beside it runs it"
@@ -84,7 +84,7 @@ def _choose_again(choices: Mapping[str, str | None], own: str | None) -> tuple[s
 
 
 @lru_cache(maxsize=64)
-def _composed_here(overrides: tuple[str, ...], _: Path | None) -> Plain:
+def _compose_here(overrides: tuple[str, ...], _: Path | None) -> Plain:
     with composing():
         return plain(compose_config(overrides))
 

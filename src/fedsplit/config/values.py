@@ -102,18 +102,18 @@ LARGEST = 3.4e38
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 
 
-def allowed(annotation: Any) -> str:
+def describe_allowed(annotation: Any) -> str:
     """Values that `annotation` allows, in words."""
     if get_origin(annotation) is Annotated:
         return next(note.words for note in get_args(annotation) if isinstance(note, Range | ChoiceOf))
     if get_origin(annotation) in (Union, types.UnionType):
-        return " or ".join(allowed(choice) for choice in get_args(annotation))
+        return " or ".join(describe_allowed(choice) for choice in get_args(annotation))
     if get_origin(annotation) is Literal:
         choices = ", ".join(map(str, get_args(annotation)))
         return f"one of {choices}" if len(get_args(annotation)) > 1 else choices
     if get_origin(annotation) in (list, tuple):
         inner = get_args(annotation)[0]
-        return f"a list, each {allowed(inner)}"
+        return f"a list, each {describe_allowed(inner)}"
     if get_origin(annotation) is dict:
         return "a choice of its group"
     return _WORDS.get(annotation, "anything")

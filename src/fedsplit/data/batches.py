@@ -36,8 +36,8 @@ class ClientBatches:
 
     Args:
         pool: samples of all clients.
-        indices: of the client's own among them.
-        count: of samples that are read, for who watches.
+        indices: indices of the client's own samples.
+        count: count of samples that were read, for progress.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class StackedBatches:
     """The batches of many clients, `x (k, b, ...)` and `y (k, b, ...)` for k of them at a time.
 
     Args:
-        batches: of each client, over the same samples.
+        batches: batches of each client, over the same samples.
     """
 
     def __init__(self, batches: Sequence[ClientBatches]) -> None:

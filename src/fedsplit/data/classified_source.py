@@ -35,11 +35,11 @@ class ClassifiedSource(TextSource):
 
     @override
     def prefix(self, passages: Sequence[Passage], size: int, key: str) -> list[Passage]:
-        return [passages[i] for i in self._balanced(passages, size, key)]
+        return [passages[i] for i in self._balance(passages, size, key)]
 
     @override
     def held_out(self, train: Sequence[Passage], size: int) -> set[int]:
-        backwards = self._balanced(train[::-1], size, "dataset.validation")
+        backwards = self._balance(train[::-1], size, "dataset.validation")
         kept = {len(train) - 1 - i for i in backwards}
         left = {each.stratum for number, each in enumerate(train) if number not in kept}
         if missing := [name for name in self.class_names() if name not in left]:
@@ -51,7 +51,7 @@ class ClassifiedSource(TextSource):
     @override
     def pieces(self, passages: Sequence[Passage], tokenizer: Tokenizer) -> list[list[tuple[Ids, Ids]]]:
         return [
-            [([], _shortened(ids, self.context, tokenizer) or [tokenizer.end])]
+            [([], _shorten(ids, self.context, tokenizer) or [tokenizer.end])]
             for ids in tokenizer.encode_for_classifier([each.text for each in passages])
         ]
 
@@ -68,14 +68,14 @@ class ClassifiedSource(TextSource):
             local_test_fraction=self.local_test_fraction,
         )
 
-    def _balanced(self, passages: Sequence[Passage], size: int, key: str) -> list[int]:
+    def _balance(self, passages: Sequence[Passage], size: int, key: str) -> list[int]:
         numbers = self.stratum_numbers(passages)
         labels = torch.tensor([numbers[each.stratum] for each in passages])
         kept: list[int] = class_balanced_prefix(labels, size, len(numbers), key).tolist()
         return kept
 
 
-def _shortened(ids: Ids, most: int, tokenizer: Tokenizer) -> Ids:
+def _shorten(ids: Ids, most: int, tokenizer: Tokenizer) -> Ids:
     """The first ids, and the one that a classifier expects last."""
     last = ids[-1:] if ids and ids[-1] in (tokenizer.end, tokenizer.separator) else []
     return ids if len(ids) <= most else ids[: most - len(last)] + last

@@ -21,9 +21,9 @@ class Sizes:
 
     Args:
         arguments: keyword arguments of every model.
-        shape: of an input: `(c, h, w)` of images, the most positions `(t,)` of token ids.
+        shape: shape of an input: `(c, h, w)` of images, the most positions `(t,)` of token ids.
         outputs: logits of a sample, or of a position of a text.
-        tokens: whether inputs are token ids, int64.
+        tokens: True if inputs are token ids, int64.
     """
 
     arguments: Mapping[str, Any]
@@ -41,12 +41,12 @@ class Dataset:
     """Training and test samples, and what is made of them.
 
     Args:
-        train: to be divided over clients.
-        test: to evaluate on.
-        sizes: of the models.
-        objective: what is minimised and measured.
-        class_names: of the strata, where they have names.
-        local_test_fraction: of each client's training samples, those that it tests on instead.
+        train: samples to be divided over clients.
+        test: samples to evaluate on.
+        sizes: sizes that models are built for.
+        objective: objective that is minimised and measured.
+        class_names: class names of the strata, where they have names.
+        local_test_fraction: fraction of each client's training samples that it tests on instead.
     """
 
     train: Samples
@@ -65,7 +65,7 @@ class Dataset:
         """The same data, for batches on `device`."""
         return replace(self, train=self.train.to(device), test=self.test.to(device))
 
-    def scaled(self, seen: Tensor | None) -> Self:
+    def scale(self, seen: Tensor | None) -> Self:
         """The same data; inputs that are scaled are by statistics of training samples.
 
         Args:
@@ -77,7 +77,7 @@ class Dataset:
         """Fingerprint of the data of a run as they are before clients see them.
 
         Args:
-            partition: of the training samples over clients.
+            partition: partition of the training samples over clients.
         """
         return {
             "classes": [self.num_classes, *self.class_names],
@@ -96,8 +96,8 @@ class Source(ABC):
         max_test: the same for test samples.
         validation: number of training samples, none of those that are trained on, to evaluate on in place of
             the test samples, whatever `max_test`: for tuning; None evaluates on the test samples.
-        local_test_fraction: of the training samples of each client, held out to test the model on, see
-            `fedsplit.data.local_test`; 0 holds out none.
+        local_test_fraction: fraction of the training samples of each client, held out to test the model on,
+            see `fedsplit.data.local_test`; 0 holds out none.
     """
 
     max_train: PositiveInt | None = None

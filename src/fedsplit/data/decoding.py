@@ -40,7 +40,7 @@ class Decoder:
 
     Args:
         root: folder of the dataset, named in errors.
-        resize: whether to resize images; those of another size are refused otherwise.
+        resize: True to resize images; else images of another size are refused.
         grayscale: one channel instead of three.
     """
 
@@ -160,9 +160,9 @@ def load_or_make(
     files, of tensors that do not `fit`, or not of the digest that it names.
 
     Args:
-        name: of the kept file; the split.
-        settings: that it reads them by.
-        fits: whether tensors can be of these files: their names, types, shapes and labels.
+        name: name of the kept file, which is the split's.
+        settings: settings that the files are read by.
+        fits: True if tensors can be of these files: their names, types, shapes and labels.
 
     Raises:
         UserError: a file is gone.

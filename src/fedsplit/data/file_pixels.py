@@ -28,13 +28,13 @@ class DecodingAhead:
     Args:
         side: height and width of all images.
         workers: threads.
-        kept_bytes: of pixels that stay decoded.
+        kept_bytes: bytes of pixels that stay decoded.
     """
 
     def __init__(self, decoder: Decoder, side: int, workers: int, kept_bytes: int) -> None:
         self._decoder, self._workers, self._kept_bytes = decoder, workers, kept_bytes
         self.shape = (side, side, decoder.channels)
-        self.kept = max(1, kept_bytes // (side * side * decoder.channels))
+        self.capacity = max(1, kept_bytes // (side * side * decoder.channels))
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         self._started: OrderedDict[bytes, Future[np.ndarray]] = OrderedDict()
         self._lock = Lock()
@@ -53,7 +53,7 @@ class DecodingAhead:
                 future = self._pool.submit(self._decoder.decode, path, self.shape[0])
                 self._started[file] = future
             self._started.move_to_end(file)
-            while len(self._started) > self.kept:
+            while len(self._started) > self.capacity:
                 self._started.popitem(last=False)
             return future
 
@@ -66,9 +66,9 @@ class FilePixels:
 
     Args:
         files: paths, as bytes: a million of them take a fifth of what objects would.
-        decoding: of all files of a split, also of those that are not among these.
-        device: of the pixels given.
-        client_of: whose each image is, where `view` is given.
+        decoding: decoding of all files of a split, others than these included.
+        device: device of the pixels that are returned.
+        client_of: client of each image, where `view` is given.
     """
 
     files: np.ndarray
@@ -103,7 +103,7 @@ class FilePixels:
 
     def prefetch(self, index: Tensor | slice) -> None:
         """Start to decode images that will soon be asked for; not so many that they push out each other."""
-        for file in self.files[_numpy(index)][: self.decoding.kept]:
+        for file in self.files[_numpy(index)][: self.decoding.capacity]:
             self.decoding.start(file)
 
     def __getitem__(self, index: Tensor | slice) -> Tensor:
@@ -114,9 +114,9 @@ class FilePixels:
         for place, each in zip(pixels.numpy(), started, strict=True):
             place[:] = each.result()
         pixels = pixels.to(self.device)
-        return pixels if self.client_of is None else self._seen(pixels, self.client_of[where])
+        return pixels if self.client_of is None else self._view(pixels, self.client_of[where])
 
-    def _seen(self, pixels: Tensor, clients: Tensor) -> Tensor:
+    def _view(self, pixels: Tensor, clients: Tensor) -> Tensor:
         for client in sorted(set(clients.tolist()) - {_NOBODY}):
             if self.view is not None:
                 own = (clients == client).to(self.device)

@@ -17,7 +17,7 @@ from typing_extensions import override
 from fedsplit.config.values import Workers
 from fedsplit.data.decoding import SUFFIXES, Decoder, load_or_make
 from fedsplit.data.file_pixels import DecodingAhead, FilePixels
-from fedsplit.data.image_source import ImageSource, Published
+from fedsplit.data.image_source import ImageSource, PublishedSizes
 from fedsplit.data.images import Images
 from fedsplit.data.sources.origins import AS_THEY_ARE
 from fedsplit.errors import UserError
@@ -75,11 +75,11 @@ class ImageFiles(ImageSource):
         return user_path(self.root, "dataset.root")
 
     @override
-    def published(self) -> Published | None:
+    def published_sizes(self) -> PublishedSizes | None:
         side = self.image_size or self.published_side
         if self.published_train is None or side is None:
             return None
-        return Published(self.published_train, side, 1 if self.grayscale else 3, self.published_classes)
+        return PublishedSizes(self.published_train, side, 1 if self.grayscale else 3, self.published_classes)
 
     @abstractmethod
     def list_files(self) -> tuple[Listed, Listed]:
@@ -96,7 +96,7 @@ class ImageFiles(ImageSource):
         side = self.image_size or decoder.native_side(train[0][0])
         return self._split("train", train, decoder, side), self._split("test", test, decoder, side)
 
-    def misplaced(self, layout: str) -> UserError:
+    def misplaced_error(self, layout: str) -> UserError:
         """Error to raise where the files are not as they should be."""
         message = f"; {self.origin}; {AS_THEY_ARE}" if self.origin else ""
         return UserError("dataset.root", self.root, layout + message)
@@ -112,7 +112,7 @@ class ImageFiles(ImageSource):
 
         shape = (len(files), side, side, decoder.channels)
 
-        def decoded() -> dict[str, Tensor]:
+        def decode() -> dict[str, Tensor]:
             pixels = torch.empty(shape, dtype=torch.uint8)
             for place, file in zip(pixels.numpy(), track(only_files, "decoding images"), strict=True):
                 place[:] = decoder.decode(file, side)
@@ -128,7 +128,7 @@ class ImageFiles(ImageSource):
 
         settings = f"middle square, {side} {self.image_size is None} {self.grayscale}"
         return Images(
-            load_or_make(self.folder, split, only_files, settings, make=decoded, fits=fits)["pixels"], labels
+            load_or_make(self.folder, split, only_files, settings, make=decode, fits=fits)["pixels"], labels
         )
 
 

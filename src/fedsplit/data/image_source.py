@@ -42,7 +42,7 @@ def class_balanced_prefix(labels: Tensor, size: int | None, num_classes: int, ke
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedSizes:
     """Sizes of a published dataset, known without its files: training images, their side in pixels, ..."""
 
     train: int
@@ -80,14 +80,14 @@ class ImageSource(Source):
         """Names of the classes in the order of their labels, where they have any."""
         return ()
 
-    def published(self) -> Published | None:
+    def published_sizes(self) -> PublishedSizes | None:
         """Sizes of the published dataset, or None where they are known from its files only."""
         return None
 
     @override
     def stand_in(self) -> ImageDataset | None:
         """Labels as many as published, equally of each class, over two black images of the published form."""
-        known = self.published()
+        known = self.published_sizes()
         if known is None:
             return None
         side, train = self.image_size or known.side, known.train - (self.validation or 0)
@@ -116,7 +116,7 @@ class ImageSource(Source):
         def prefix(images: Images, size: int | None, key: str) -> Images:
             return images.select(class_balanced_prefix(images.labels, size, num_classes, key))
 
-        def sized(images: Images) -> Images:
+        def resize(images: Images) -> Images:
             if self.image_size is None or not isinstance(images.pixels, Tensor):
                 return images
             return replace(images, pixels=resize_images(images.pixels, self.image_size))
@@ -128,7 +128,7 @@ class ImageSource(Source):
         train = prefix(train, self.max_train, "dataset.max_train")
         in_memory = sum(len(images) for images in (train, test) if not images.in_files)
         claim_images(side, train.pixels.shape[3], in_memory, self.image_size)
-        return self._dataset(sized(train), sized(test), num_classes, names)
+        return self._dataset(resize(train), resize(test), num_classes, names)
 
     def _dataset(
         self, train: Images, test: Images, num_classes: int, names: tuple[str, ...] = ()

@@ -32,11 +32,11 @@ class Normalisation:
 
     @classmethod
     def of(cls, images: "Images", dtype: torch.dtype = torch.float32) -> Self:
-        """Normalisation by all pixels of `images.surveyed`, exactly: from a histogram of their 256 values."""
+        """Normalisation by all pixels of `images.survey`, exactly: from a histogram of their 256 values."""
         values = torch.arange(256, dtype=torch.float64)
         means, deviations = [], []
         histograms = torch.zeros(images.pixels.shape[3], 256, dtype=torch.float64)
-        for surveyed in images.surveyed():
+        for surveyed in images.survey():
             for pixels in torch.split(surveyed, _COUNTED_AT_A_TIME):
                 for i, channel in enumerate(pixels.unbind(3)):
                     histograms[i] += torch.bincount(channel.flatten().to(torch.int64), minlength=256).cpu()
@@ -67,7 +67,7 @@ class Images(Samples):
         pixels: uint8 `(n, h, w, c)`.
         labels: int64 `(n,)`.
         owners: int64 `(n,)`, if known.
-        augmentation: of training batches.
+        augmentation: augmentation of training batches.
         normalise: makes inputs of pixels; None until statistics are taken.
     """
 
@@ -144,17 +144,17 @@ class Images(Samples):
         if isinstance(self.pixels, FilePixels):
             return replace(self, pixels=self.pixels.seen_by(shards, view))
         for client, shard in enumerate(shards):
-            for part in _parts(torch.from_numpy(shard)):
+            for part in _chunks(torch.from_numpy(shard)):
                 self.pixels[part] = view(client, self.pixels[part])
         return self
 
-    def surveyed(self) -> Iterator[Tensor]:
+    def survey(self) -> Iterator[Tensor]:
         """All pixels, for statistics over them; of files a fixed sample, evenly spaced."""
         if isinstance(self.pixels, Tensor):
             yield self.pixels
             return
         sample = torch.linspace(0, len(self) - 1, min(_SAMPLED, len(self)), dtype=torch.float64).long()
-        for part in _parts(sample):
+        for part in _chunks(sample):
             yield self.pixels[part]
 
     @override
@@ -168,7 +168,7 @@ class Images(Samples):
         if isinstance(self.pixels, FilePixels):
             sizes = [os.stat(file).st_size for file in self.pixels.files]
             pixels.update(np.array(sizes, dtype=np.int64).data)
-        for part in self.surveyed() if len(self) else ():
+        for part in self.survey() if len(self) else ():
             pixels.update(bytes_of(part))
         return {
             "images": len(self),
@@ -179,7 +179,7 @@ class Images(Samples):
         }
 
 
-def _parts(index: Tensor) -> Iterator[Tensor]:
+def _chunks(index: Tensor) -> Iterator[Tensor]:
     """Parts of so few images at a time that their pixels take little memory."""
     for start in range(0, len(index), _AT_A_TIME):
         yield index[start : start + _AT_A_TIME]
@@ -220,22 +220,22 @@ class ImageDataset(Dataset):
         """Images of so many classes, to be classified.
 
         Args:
-            class_names: by label, where they have any.
+            class_names: class names by label, where they have any.
             local_test_fraction: see `Dataset`.
         """
         side, _, channels = train.pixels.shape[1:]
         sizes = image_sizes(num_classes, channels, side)
         return cls(train, test, sizes, Classification(num_classes), class_names, local_test_fraction)
 
-    def normalised(self, normalise: Normalisation) -> Self:
+    def normalise_by(self, normalise: Normalisation) -> Self:
         """The same images, with inputs made by `normalise`."""
         train, test = (replace(images, normalise=normalise) for images in (self.train, self.test))
         return replace(self, train=train, test=test)
 
     @override
-    def scaled(self, seen: Tensor | None) -> Self:
+    def scale(self, seen: Tensor | None) -> Self:
         images = self.train if seen is None else self.train.select(seen)
-        return self.normalised(Normalisation.of(images, torch.get_default_dtype()))
+        return self.normalise_by(Normalisation.of(images, torch.get_default_dtype()))
 
     def seen_by(self, shards: Sequence[np.ndarray], view: View) -> Self:
         """The same images, with the training images of each client as it sees them."""

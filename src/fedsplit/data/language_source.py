@@ -20,7 +20,8 @@ class Prompts:
     """Contexts to continue, each once, and what was written for them.
 
     Args:
-        ids: of each context and the separator behind it; at its end where it is longer than models see.
+        ids: token ids of each context and the separator behind it; the end of a context longer than models
+            see.
         contexts: their texts.
         references: all texts of each, at least one.
         tokenizer: makes texts of ids.
@@ -33,7 +34,7 @@ class Prompts:
     tokenizer: Tokenizer
     context: int
 
-    def spaced(self, size: int | None) -> Self:
+    def select_spaced(self, size: int | None) -> Self:
         """Select so many prompts, evenly spaced; all where there are no more, or with None."""
         if size is None or size >= len(self.ids):
             return self

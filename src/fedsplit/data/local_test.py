@@ -20,7 +20,7 @@ def hold_out(shard: np.ndarray, fraction: float, *, client: int, seed: int) -> t
 
     Args:
         shard: indices of its samples, at least one.
-        fraction: of them to hold out, drawn without regard to their classes.
+        fraction: fraction of a client's samples to hold out, drawn without regard to their classes.
     """
     draw = generator(seed, "local test samples", client=client)
     chosen = torch.randperm(len(shard), generator=draw)[: held_out_size(len(shard), fraction)]

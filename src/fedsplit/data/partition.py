@@ -23,7 +23,7 @@ class Block:
     Args:
         first: the first of them.
         sizes: samples of each, int64 `(k,)`.
-        indices: of their samples, one client's after the other's, int64 `(sum of sizes,)`.
+        indices: indices of the samples, client after client, int64 `(sum of sizes,)`.
     """
 
     first: int
@@ -79,8 +79,8 @@ class Pieces(Partition):
     """Pieces of one array, one client's after the other's.
 
     Args:
-        indices: of all clients' samples.
-        sizes: of the pieces.
+        indices: indices of all clients' samples.
+        sizes: sizes of the pieces.
     """
 
     def __init__(self, indices: np.ndarray, sizes: np.ndarray) -> None:
@@ -94,13 +94,13 @@ class Pieces(Partition):
         return cls(np.concatenate(shards), sizes)
 
     @classmethod
-    def grouped(cls, indices: np.ndarray, clients: np.ndarray, num_clients: int) -> Self:
+    def group(cls, indices: np.ndarray, clients: np.ndarray, num_clients: int) -> Self:
         """Samples by the client that each is given; those of a client stay in their order.
 
         Args:
-            indices: of samples, `(n,)`.
-            clients: whose each of them is, `(n,)`.
-            num_clients: of which some may have none.
+            indices: indices of samples, `(n,)`.
+            clients: client of each sample, `(n,)`.
+            num_clients: number of clients, of which some may have none.
         """
         order = np.argsort(clients, kind="stable")
         return cls(indices[order], np.bincount(clients, minlength=num_clients))
@@ -138,10 +138,10 @@ class Draws(Partition):
     A client's samples are a function of the seed and of its number: nothing is kept of them.
 
     Args:
-        samples: to draw from.
-        num_clients: that draw.
+        samples: samples to draw from.
+        num_clients: number of clients that draw.
         each: samples of a client.
-        seed: of the run.
+        seed: seed of the run.
     """
 
     def __init__(self, samples: int, *, num_clients: int, each: int, seed: int) -> None:

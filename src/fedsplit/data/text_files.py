@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import MIB, Damaged, json_in, text
+from fedsplit.files.bounded import MIB, Damage, json_in, text
 from fedsplit.files.paths import user_path
 
 _LARGEST_FILE = 512 * MIB
@@ -21,7 +21,7 @@ def reading(root: str, layout: str) -> Iterator[Path]:
 
     Args:
         root: `dataset.root`.
-        layout: which files must be in it, and where they come from.
+        layout: names of the files that must be there, and where they come from.
 
     Raises:
         UserError: one is not there, cannot be read, or is damaged.
@@ -33,7 +33,7 @@ def reading(root: str, layout: str) -> Iterator[Path]:
     except OSError as error:
         message = f"{error.filename} cannot be read ({error.strerror})"
         raise UserError("dataset.root", root, message) from error
-    except Damaged as error:
+    except Damage as error:
         raise UserError("dataset.root", root, f"{error}; it must hold {layout}") from error
 
 
@@ -48,7 +48,7 @@ def rows(path: Path) -> list[list[str]]:
     try:
         return [row for row in reader if row]
     except csv.Error as error:
-        raise Damaged(f"line {reader.line_num} of {path.name} is no CSV ({error})") from error
+        raise Damage(f"line {reader.line_num} of {path.name} is no CSV ({error})") from error
 
 
 def lines(path: Path) -> list[str]:
@@ -60,15 +60,15 @@ def columns(path: Path, names: Sequence[str], *, tabs: bool = False) -> list[lis
     """Cells, in the order of `names`, of each row of a table whose first row names its columns; see `rows`.
 
     Args:
-        tabs: whether cells are between tabs, as they are; else it is CSV.
+        tabs: True if cells are between tabs, as they are; else it is CSV.
     """
     table = [line.split("\t") for line in lines(path) if line] if tabs else rows(path)
     head = table[0] if table else []
     if missing := [name for name in names if name not in head]:
-        raise Damaged(f"{path.name} has no column {missing[0]}")
+        raise Damage(f"{path.name} has no column {missing[0]}")
     where = [head.index(name) for name in names]
     if short := [number for number, row in enumerate(table, 1) if len(row) != len(head)]:
-        raise Damaged(f"row {short[0]} of {path.name} must have {len(head)} cells")
+        raise Damage(f"row {short[0]} of {path.name} must have {len(head)} cells")
     return [[row[i] for i in where] for row in table[1:]]
 
 

@@ -26,10 +26,10 @@ class Passage:
 
     Args:
         text: the whole of it, or what follows the context.
-        context: what comes before.
-        stratum: what divisions go by, such as its class.
-        group: of passages that a validation split does not divide.
-        owner: whose it is, where that is known.
+        context: context that comes before.
+        stratum: stratum that divisions go by, such as its class.
+        group: group of passages that a validation split does not divide.
+        owner: name of its owner, where that is known.
     """
 
     text: str
@@ -143,14 +143,14 @@ class TextSource(Source):
             raise UserError("dataset.root", self.root, "holds empty texts alone")
         counts = torch.tensor([len(each) for each in made])
 
-        def of_each(values: list[int]) -> Tensor:
+        def of_each_text(values: list[int]) -> Tensor:
             return torch.tensor(values).repeat_interleave(counts)
 
-        of_strata = of_each([strata[each.stratum] for each in passages])
+        of_strata = of_each_text([strata[each.stratum] for each in passages])
         return Texts.of(
             list(chain.from_iterable(made)),
             strata=of_strata,
-            owners=of_each([owners[each.owner or ""] for each in passages]) if owners else None,
+            owners=of_each_text([owners[each.owner or ""] for each in passages]) if owners else None,
             classes=of_strata if self.classifies else None,
         )
 

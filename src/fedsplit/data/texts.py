@@ -26,10 +26,10 @@ class Texts(Samples):
     class, then `IGNORED`. Behind the end, inputs are `PAD_INPUT` and labels `PADDING`.
 
     Args:
-        tokens: of all texts, int32 `(tokens,)`, on the device of batches; all else is on the host.
-        starts: where each text begins in `tokens`, int64 `(n,)`.
+        tokens: tokens of all texts, int32 `(tokens,)`, on the device of batches; all else is on the host.
+        starts: place in `tokens` where each text begins, int64 `(n,)`.
         lengths: number of tokens of each, int64 `(n,)`.
-        contexts: how many of these are its context, int64 `(n,)`.
+        contexts: number of tokens of each text that are its context, int64 `(n,)`.
         groups: the strata, int64 `(n,)`.
         owners: int64 `(n,)`, if known.
         classes: int64 `(n,)`, where texts are classified.
@@ -58,7 +58,7 @@ class Texts(Samples):
             pairs: a context, which may be empty, and a completion.
             strata: see `Samples`; None: the classes, or one for all.
             owners: see `Samples`.
-            classes: of each text, where texts are classified.
+            classes: classes of each text, where texts are classified.
 
         Raises:
             ValueError: a text has no token to predict, or none to predict it from.
@@ -180,7 +180,7 @@ class TextDataset(Dataset):
             vocabulary: token ids are from 0 to below this.
             context: the most positions of a batch.
             tokenizer: see `TextDataset`.
-            num_classes: of the texts; None where tokens are predicted.
+            num_classes: number of classes of the texts; None where tokens are predicted.
             label_smoothing: see `NextToken`.
             class_names: see `Dataset`.
             local_test_fraction: see `Dataset`.

@@ -41,9 +41,9 @@ class DeviceCost:
     """Costs of a deployed client model on a device.
 
     Args:
-        latency: by number of samples.
+        latency: latency by number of samples.
         peak_memory: the most bytes that its process held, with all that was imported.
-        model_memory: how many of them beyond what it held when it began to load the model.
+        model_memory: bytes beyond what the process held when it began to load the model.
     """
 
     latency: Mapping[int, Latency]

@@ -27,11 +27,11 @@ class Precision:
     """A way to deploy a client model.
 
     Args:
-        runtime: what runs it, in words.
+        runtime: name of the runtime, in words.
         backend: `_target_` and arguments of its `Backend`.
-        format: of what it leaves on disk.
+        format: format of the files on disk.
         reader: dotted path of the `Deployed` that reads this format.
-        as_trained: whether its backend takes a model that rounds as it was trained to.
+        as_trained: True if its backend takes a model that rounds as it was trained to.
     """
 
     runtime: str
@@ -41,7 +41,7 @@ class Precision:
     as_trained: bool = False
 
     @classmethod
-    def named(cls, name: str) -> "Precision":
+    def by_name(cls, name: str) -> "Precision":
         """The precision of a name; `UserError` where there is none, or its file does not say what one is."""
         file = file_of(GROUP, name)
         if file is None:
@@ -75,5 +75,5 @@ def _read(file: Path) -> Precision:
 
 def readers() -> dict[str, str]:
     """Dotted paths of the classes that read deployed models, by format; no file says its own."""
-    known = [Precision.named(name) for name in names_of(GROUP)]
+    known = [Precision.by_name(name) for name in names_of(GROUP)]
     return {each.format: each.reader for each in known}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsplit.config.component import import_target
-from fedsplit.deployment.backends.backend import Build, Deployed
+from fedsplit.deployment.backends.backend import Build, DeployedModel
 from fedsplit.deployment.precisions import readers
 from fedsplit.errors import UserError, first_line
 from fedsplit.files.bounded import json_in
@@ -57,15 +57,15 @@ def size(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.iterdir() if path.name != DESCRIPTION)
 
 
-def reader(directory: Path) -> type[Deployed]:
+def reader(directory: Path) -> type[DeployedModel]:
     """Imported class that reads a deployed client model; `UserError` where something of it is not there."""
     target = readers()[description(directory)["format"]]
     with extra("deployed", directory):
-        found: type[Deployed] = import_target("reader", target)
+        found: type[DeployedModel] = import_target("reader", target)
     return found
 
 
-def load(directory: Path, build: Build) -> Deployed:
+def load(directory: Path, build: Build) -> DeployedModel:
     """A deployed client model that was saved, by whatever backend; nothing is unpickled.
 
     Raises:

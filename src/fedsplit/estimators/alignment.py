@@ -25,11 +25,11 @@ class CutGradients(Protocol):
     """Party that knows the true cut gradients: the split server."""
 
     def cut_gradients(self, z: Tensor, y: Tensor, *, seed: int) -> Tensor:
-        """Cut gradients per sample, of the summed loss, in the shape of `z`; `seed` is of dropout."""
+        """Cut gradients per sample, of the summed loss, in the shape of `z`; dropout draws from `seed`."""
 
 
 class FixedServer(CutGradients, Protocol):
-    """The same, while its model is left alone."""
+    """Party that knows the true cut gradients, while its model is left alone."""
 
     def weights(self) -> Weights:
         """Copies of the auxiliary model's weights."""
@@ -37,21 +37,21 @@ class FixedServer(CutGradients, Protocol):
 
 @dataclass(frozen=True)
 class AlignmentTask:
-    """An alignment of one client, which depends on nothing else of others.
+    """An alignment of one client, which depends on no other client.
 
     Args:
-        client: whose.
-        round: in which.
-        z: smashed data of its ring.
+        client: number of the client.
+        round: number of the round.
+        z: smashed data of the client's ring.
         y: labels of these.
-        known: state of its auxiliary model and optimizer; None where it never aligned.
+        state: state of the client's auxiliary model and optimizer; None where it never aligned.
     """
 
     client: int
     round: int
     z: Tensor
     y: Tensor
-    known: State | None
+    state: State | None
 
 
 @dataclass
@@ -67,8 +67,8 @@ class SquaredError:
     """Sums of squares over samples.
 
     Args:
-        difference: between estimated and true cut gradients.
-        true: of the true ones.
+        difference: sum for differences between estimated and true cut gradients.
+        true: sum for true cut gradients.
     """
 
     difference: float = 0.0
@@ -79,7 +79,7 @@ class SquaredError:
 
     @property
     def relative(self) -> float:
-        """The first over the second; `inf` or `nan` where all true gradients are zero."""
+        """Ratio of the first sum to the second; `inf` or `nan` where all true gradients are zero."""
         return self.difference / self.true if self.true else inf if self.difference else nan
 
 
@@ -87,14 +87,14 @@ class Alignment:
     """Rings, auxiliary models with their optimizers, and the round each client last aligned in.
 
     Args:
-        new_auxiliary: makes an auxiliary model with an optimizer of its own.
-        objective: what is minimised.
-        epochs: over the ring, at each alignment.
+        new_auxiliary: maker of an auxiliary model with an optimizer of its own.
+        objective: objective that clients minimise.
+        epochs: passes over the ring at each alignment.
         batch_size: samples of a chunk.
         max_dataset_size: samples that a ring keeps.
-        tolerance: ends an alignment early, see `Settling`; 0 is never.
-        memory: where rings and auxiliary models are set aside.
-        padding: what smashed data are behind the end of a text.
+        tolerance: fall of the error below which an alignment ends early, see `Settling`; 0: never.
+        memory: account of the memory of rings and auxiliary models.
+        padding: value of smashed data behind the end of a text.
         keep_clients: clients whose rings and auxiliary models are kept, see `enter`; None keeps all.
     """
 
@@ -114,7 +114,7 @@ class Alignment:
         keep_clients: int | None = None,
     ) -> None:
         self._keep_clients = keep_clients
-        self.dropped: list[int] = []
+        self.dropped_clients: list[int] = []
         """Clients that were dropped as the last round began; no part of the state."""
         self.memory, self._padding = memory or Memory(), padding
         self._new_auxiliary, self.estimator, self._objective = new_auxiliary, estimator, objective
@@ -126,20 +126,20 @@ class Alignment:
         """Samples and epochs of each client's last alignment; no part of the state."""
 
     def enter(self, clients: Sequence[int]) -> None:
-        """Begin a round with some clients: there is room for them among the `keep_clients` that are kept.
+        """Begin a round with some clients, and make room for them among the `keep_clients` that are kept.
 
-        What is kept of those is dropped that took part longest ago, and in the same round of those with
+        The clients that took part longest ago are dropped, and among those of the same round the ones with
         smaller numbers first. A client that comes again later aligns as if it had never taken part.
         """
-        self.dropped = []
+        self.dropped_clients = []
         if self._keep_clients is None:
             return
         for client in sorted(clients):  # rings are in the order in which clients took part last
             ring = self._ring(client)
             del self._rings[client]
             self._rings[client] = ring
-        self.dropped = list(self._rings)[: -self._keep_clients]
-        for client in self.dropped:
+        self.dropped_clients = list(self._rings)[: -self._keep_clients]
+        for client in self.dropped_clients:
             self._drop(client)
 
     def _drop(self, client: int) -> None:
@@ -150,13 +150,13 @@ class Alignment:
 
     def last_round(self, client: int) -> int | None:
         """The round in which the client last aligned; None where it never did."""
-        known = self._auxiliaries.get(client)
-        return known.last_round if known else None
+        auxiliary = self._auxiliaries.get(client)
+        return auxiliary.last_round if auxiliary else None
 
     def is_due(self, client: int, round: int, interval: int) -> bool:
         """True if the client never aligned, or did `interval` rounds ago or more."""
-        last = self.last_round(client)
-        return last is None or round - last >= interval
+        last_round = self.last_round(client)
+        return last_round is None or round - last_round >= interval
 
     def store(self, client: int, z: Tensor, y: Tensor) -> None:
         """Keep what a client uploaded, `z (b, ...)` and `y (b, ...)`."""
@@ -168,9 +168,9 @@ class Alignment:
         return self._rings[client]
 
     def align(self, client: int, round: int, server: CutGradients, *, initially: Weights) -> Weights:
-        """Fit a client's auxiliary model to the server's cut gradients on its ring; its new weights.
+        """Fit a client's auxiliary model to the server's cut gradients on its ring; return its new weights.
 
-        The server is only read, so clients are aligned independently of each other.
+        The server is only read, so that clients are aligned independently of each other.
 
         Args:
             initially: weights that a client's first alignment starts from.
@@ -181,41 +181,43 @@ class Alignment:
     def align_many(
         self, clients: Sequence[int], round: int, server: FixedServer, *, initially: Weights
     ) -> dict[int, Weights]:
-        """The new weights of several clients' auxiliary models; see `align`."""
+        """Align several clients, see `align`; the new weights of their auxiliary models."""
         return {client: self.align(client, round, server, initially=initially) for client in clients}
 
     def task(self, client: int, round: int) -> AlignmentTask:
         """Starting point of a client's alignment; its tensors are the ring's own."""
-        known = self._auxiliaries.get(client)
-        return AlignmentTask(client, round, *self._rings[client].samples(), known.state if known else None)
+        auxiliary = self._auxiliaries.get(client)
+        return AlignmentTask(
+            client, round, *self._rings[client].samples(), auxiliary.state if auxiliary else None
+        )
 
     def fit(self, task: AlignmentTask, server: CutGradients, *, initially: Weights) -> tuple[ModelState, Fit]:
         """Fit an auxiliary model, and say what it took; nothing of it is kept here."""
         model, chunks = self._new_auxiliary(), list(self._chunks(task, server, "dropout of an alignment"))
-        if task.known is None:
+        if task.state is None:
             model.load(initially)
         else:
-            model.load_state(task.known)
+            model.load_state(task.state)
         steps = self._steps(task.client, task.round, len(chunks))
         epochs = self.estimator.fit(model, self._objective, chunks, steps, tolerance=self._tolerance)
         return model, Fit(task.round, sum(len(chunk.y) for chunk in chunks), epochs)
 
     def finish(self, task: AlignmentTask, model: ModelState, fit: Fit) -> Weights:
-        """Keep what an alignment gave; the new weights of the auxiliary model."""
+        """Keep the result of an alignment; return the new weights of the auxiliary model."""
         self.fits[task.client] = fit
-        kept = self.memory.keep(model.state(), task.known)
-        self._auxiliaries[task.client] = _Auxiliary(kept, task.round)
+        state = self.memory.keep(model.state(), task.state)
+        self._auxiliaries[task.client] = _Auxiliary(state, task.round)
         return model.weights()
 
     def _chunks(self, task: AlignmentTask, server: CutGradients, purpose: str) -> Iterator[Chunk]:
         """A client's ring with the true cut gradients; `purpose` is of the seeds of dropout."""
         for number, piece in enumerate(batch_slices(len(task.y), self._batch_size)):
             dropout = seed_of(self._seed, purpose, client=task.client, round=task.round, step=number)
-            own_z, own_y = self._unpadded(task.z[piece], task.y[piece])
+            own_z, own_y = self._remove_padding(task.z[piece], task.y[piece])
             dz = server.cut_gradients(own_z, own_y, seed=dropout)
             yield Chunk(own_z, own_y, compute_format(dz))
 
-    def _unpadded(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _remove_padding(self, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Samples without the positions that are padding in all of them."""
         lengths = self._objective.lengths(y)
         if lengths is None:
@@ -231,16 +233,16 @@ class Alignment:
         chunks of an alignment, of which batch normalisation sees the statistics.
 
         Args:
-            round: at the end of which this is measured.
+            round: number of the round at whose end this is measured.
 
         Returns:
-            None where none has aligned; `inf` or `nan` where all true gradients are zero.
+            The error; None where none has aligned; `inf` or `nan` where all true gradients are zero.
         """
-        aligned = [client for client in clients if client in self._auxiliaries]
-        if not aligned:
+        aligned_clients = [client for client in clients if client in self._auxiliaries]
+        if not aligned_clients:
             return None
         sums = SquaredError()
-        for client in aligned:
+        for client in aligned_clients:
             chunks = self._chunks(self.task(client, round), server, "dropout of a measurement")
             for number, chunk in enumerate(chunks):
                 sums += self.squared_error(client, chunk, round=round, step=number)
@@ -250,9 +252,9 @@ class Alignment:
         """Error of an aligned client's estimates on samples whose true cut gradients are known.
 
         Args:
-            client: whose auxiliary model it is, as it was last aligned.
-            chunk: of samples.
-            round: in which this is measured.
+            client: number of a client that has aligned.
+            chunk: samples with their true cut gradients.
+            round: number of the round in which this is measured.
             step: number of the chunk, for what an estimator draws.
         """
         model = self._new_auxiliary()
@@ -262,7 +264,7 @@ class Alignment:
         return SquaredError(_square(estimate - chunk.dz), _square(chunk.dz))
 
     def _steps(self, client: int, round: int, chunks: int) -> list[FitStep]:
-        """Every epoch in an order of its own."""
+        """Steps of a fit, each epoch in an order of its own."""
         steps = []
         for epoch in range(self._epochs):
             draw = generator(self._seed, "alignment", client=client, round=round, epoch=epoch)
@@ -296,13 +298,13 @@ class Alignment:
         """Take over what `state` gave."""
         for client in list(self._rings | self._auxiliaries):
             self._drop(client)
-        for client, kept in state["auxiliaries"].items():
+        for client, entry in state["auxiliaries"].items():
             model = self._new_auxiliary()
-            model.load_state(kept["model"])
-            self._auxiliaries[int(client)] = _Auxiliary(self.memory.keep(model.state()), kept["last_round"])
+            model.load_state(entry["model"])
+            self._auxiliaries[int(client)] = _Auxiliary(self.memory.keep(model.state()), entry["last_round"])
         device = self._new_auxiliary().device
-        for client, kept in state["rings"].items():
-            self._ring(int(client)).load_state(kept, device)
+        for client, entry in state["rings"].items():
+            self._ring(int(client)).load_state(entry, device)
 
 
 def _square(x: Tensor) -> float:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from fedsplit.computing.captured_steps import Graphed, Outputs
+from fedsplit.computing.captured_steps import GraphedFunction, Outputs
 from fedsplit.computing.model_state import ModelState
 from fedsplit.computing.multiply_adds import attention_in_products
 from fedsplit.computing.steppable import Seed, Steppable
@@ -34,7 +34,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class FitStep:
-    """One step of a fit: on which chunk (by its position), and the seed of dropout."""
+    """One step of a fit: the position of its chunk, and the seed of dropout."""
 
     chunk: int
     seed: int
@@ -52,7 +52,8 @@ class Settling:
     then fall again.
 
     Args:
-        tolerance: settled is a fall by no more than this fraction over the last `WINDOW` epochs; 0 is never.
+        tolerance: largest fall, as a fraction over the last `WINDOW` epochs, that counts as settled; 0:
+            never.
     """
 
     def __init__(self, tolerance: float) -> None:
@@ -61,7 +62,7 @@ class Settling:
         self._errors: list[float] = []
 
     def is_reached(self, errors: Sequence[Tensor]) -> bool:
-        """True if the fit may stop after one more epoch; `errors` are those of its steps."""
+        """True if the fit may stop after one more epoch; `errors` are those of all steps so far."""
         self._epochs += 1
         if self._tolerance == 0 or self._epochs % BETWEEN_LOOKS != 1:
             return False
@@ -82,13 +83,13 @@ class GradientEstimator(ABC):
     def model(
         self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], objective: Objective
     ) -> nn.Module:
-        """The model that it estimates with.
+        """The model that the estimator computes with.
 
         Args:
             auxiliary: the configured auxiliary model, which may be the answer.
 
         Raises:
-            UserError: it cannot estimate gradients of this objective.
+            UserError: the estimator cannot estimate gradients of this objective.
         """
 
     @abstractmethod
@@ -105,26 +106,26 @@ class GradientEstimator(ABC):
         """Estimated gradients per sample, of the summed loss, in the shape of `z`; moves no statistics.
 
         Args:
-            model: holds the weights to estimate with, of one client or of many.
-            losses: of what the true gradients are.
-            seed: of what the model draws by itself (dropout); of many clients, one each.
-            differentiable: keep the graph to `model.parameters`.
+            model: weights to estimate with, of one client or of many.
+            losses: losses whose gradients the true ones are.
+            seed: seed of what the model draws by itself (dropout); for many clients, one each.
+            differentiable: True to keep the graph to `model.parameters`.
         """
 
     def error_gradients(
         self, model: ModelState, objective: Objective, chunk: Chunk, *, seed: int | None
     ) -> tuple[Tensor, Sequence[Tensor]]:
-        """Sum of squared differences to the true gradients, and its gradients, in the order of `trained`.
+        """Sum of squared differences to the true gradients, and its gradients, in the order of `trainable`.
 
         Args:
-            model: holds the weights to estimate with; not stepped.
-            objective: of what the true gradients are.
-            seed: of what the model draws by itself (dropout); None where it draws nothing.
+            model: weights to estimate with; not stepped.
+            objective: objective whose gradients the true ones are.
+            seed: seed of what the model draws by itself (dropout); None where it draws nothing.
         """
         with attention_in_products():  # fused attention has no second derivative
             estimate = self.estimate(model, objective, chunk.z, chunk.y, seed=seed, differentiable=True)
             error = (estimate - chunk.dz).square().sum()
-            return error.detach(), torch.autograd.grad(error, list(model.trained.values()))
+            return error.detach(), torch.autograd.grad(error, list(model.trainable.values()))
 
     def fit(
         self,
@@ -137,35 +138,39 @@ class GradientEstimator(ABC):
     ) -> int:
         """Fit the estimates to the true gradients: minimise the sum of squared differences.
 
-        Returns the number of epochs that were run.
+        Return the number of epochs.
 
         Where the model has a recorder a step is captured, with chunks as inputs: once for each size that
         they have, and only for this fit.
 
         Args:
-            model: stepped in place, by its own optimizer.
-            objective: of what the true gradients are.
-            steps: which chunk to step on, for all epochs one after the other; an epoch has as many
-                steps as there are chunks.
-            tolerance: end early once the error falls by no more than this fraction, see `Settling`.
+            model: model that the fit steps in place, by its own optimizer.
+            objective: objective whose gradients the true ones are.
+            steps: chunk of each step, for all epochs one after the other; an epoch has as many steps as
+              there are chunks.
+            tolerance: fall of the error below which the fit ends early, see `Settling`.
         """
 
-        def stepped(chunk: Chunk, seed: int | None) -> Tensor:
+        def fit_step(chunk: Chunk, seed: int | None) -> Tensor:
             error, gradients = self.error_gradients(model, objective, chunk, seed=seed)
             model.descend(gradients, 1.0)
             return error
 
-        def captured(z: Tensor, y: Tensor, dz: Tensor) -> Outputs:
-            return (stepped(Chunk(z, y, dz), None),)
+        def capturable_step(z: Tensor, y: Tensor, dz: Tensor) -> Outputs:
+            return (fit_step(Chunk(z, y, dz), None),)
 
-        graphed = Graphed(captured, model.recorder) if model.recorder else None
+        graph_function = GraphedFunction(capturable_step, model.recorder) if model.recorder else None
         settling = Settling(tolerance)
         epochs = 0
         for start in range(0, len(steps), len(chunks)):
             errors: list[Tensor] = []
             for step in steps[start : start + len(chunks)]:
                 chunk = chunks[step.chunk]
-                errors += graphed(chunk.z, chunk.y, chunk.dz) if graphed else [stepped(chunk, step.seed)]
+                errors += (
+                    graph_function(chunk.z, chunk.y, chunk.dz)
+                    if graph_function
+                    else [fit_step(chunk, step.seed)]
+                )
             epochs += 1
             if settling.is_reached(errors):
                 break

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Fit:
-    """An alignment of one client.
+    """Cost of an alignment of one client.
 
     Args:
-        samples: of its ring.
-        epochs: that were run over them.
+        samples: samples in the client's ring.
+        epochs: passes over them.
     """
 
     round: int

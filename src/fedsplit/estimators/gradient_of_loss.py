@@ -70,18 +70,20 @@ class GradientOfLoss(GradientEstimator):
         if not isinstance(objective, Classification):
             return super().error_gradients(model, objective, chunk, seed=seed)
         if isinstance(module, ExplicitErrorGradient):
-            found = module.error_gradients(model.parameters, chunk.z, chunk.y, chunk.dz, chunk.dz_square)
+            error_and_gradients = module.error_gradients(
+                model.parameters, chunk.z, chunk.y, chunk.dz, chunk.dz_square
+            )
         elif (sweeps := self._sweeps(module)) is not None:
             if seed is not None:
                 seed_modules(seed, model.device)
             try:
-                found = sweeps.error_gradients(model.parameters, chunk)
+                error_and_gradients = sweeps.error_gradients(model.parameters, chunk)
             except UnsupportedError:
                 return super().error_gradients(model, objective, chunk, seed=seed)
         else:
             return super().error_gradients(model, objective, chunk, seed=seed)
-        error, gradients = found
-        return error, [gradients[name] for name in model.trained]
+        error, gradients = error_and_gradients
+        return error, [gradients[name] for name in model.trainable]
 
 
 def _sweeps(module: nn.Module) -> Sweeps | None:

@@ -43,7 +43,7 @@ class LinearRegression(Regression):
     def model(
         self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], objective: Objective
     ) -> nn.Module:
-        """A linear map of its own; the configured auxiliary model is not used."""
+        """A linear map of its own; the estimator does not use the configured auxiliary model."""
         return _LinearMap(prod(smashed_shape), classes_of(objective, type(self)))
 
     @override

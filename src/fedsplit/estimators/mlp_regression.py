@@ -34,5 +34,5 @@ class MlpRegression(Regression):
     def model(
         self, auxiliary: nn.Module, *, smashed_shape: tuple[int, ...], objective: Objective
     ) -> nn.Module:
-        """A network of its own; the configured auxiliary model is not used."""
+        """A network of its own; the estimator does not use the configured auxiliary model."""
         return _Regressor(prod(smashed_shape), classes_of(objective, type(self)), self.hidden)

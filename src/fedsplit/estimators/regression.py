@@ -16,13 +16,13 @@ from fedsplit.objectives.objective import Objective
 
 def features(z: Tensor, y: Tensor, num_classes: int) -> Tensor:
     """Features of a regression: smashed data and one-hot label, `(b, z + num_classes)`."""
-    nothing, one = z.new_zeros(len(y), num_classes), z.new_ones(len(y), 1)
-    one_hot = nothing.scatter(1, y[:, None], one)  # `F.one_hot` has the host look at labels
+    zeros, ones = z.new_zeros(len(y), num_classes), z.new_ones(len(y), 1)
+    one_hot = zeros.scatter(1, y[:, None], ones)  # `F.one_hot` has the host look at labels
     return torch.cat([z.flatten(1), one_hot], 1)
 
 
 def classes_of(objective: Objective, estimator: type) -> int:
-    """Number of classes, which labels are one-hot vectors of.
+    """Number of classes, whose one-hot vectors encode labels.
 
     Raises:
         UserError: labels are no classes.
@@ -34,7 +34,7 @@ def classes_of(objective: Objective, estimator: type) -> int:
 
 
 class Regression(GradientEstimator):
-    """`dz` straight from features; the model that `model` gives has `num_classes`."""
+    """Estimator of `dz` straight from features; the model that `model` returns has `num_classes`."""
 
     trains_on_loss = False
 

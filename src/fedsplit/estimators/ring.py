@@ -15,8 +15,8 @@ class Ring:
     Where labels have positions `(b, t)`, it is as long as the longest batch so far, and others are padded.
 
     Args:
-        memory: where the blocks are set aside.
-        padding: what smashed data are behind the end of a text.
+        memory: account of the memory of the blocks.
+        padding: value of smashed data behind the end of a text.
     """
 
     def __init__(self, capacity: int, memory: Memory | None = None, padding: float = 0.0) -> None:
@@ -24,14 +24,14 @@ class Ring:
         self._memory = memory or Memory()
         self._z: Tensor | None = None
         self._y: Tensor | None = None
-        self._next = 0
+        self._next_place = 0
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def store(self, z: Tensor, y: Tensor) -> None:
-        """Keep a batch, `z (b, ...)` and `y (b, ...)`; the oldest samples give way."""
+        """Keep a batch, `z (b, ...)` and `y (b, ...)`, in place of the oldest samples."""
         if self._z is None or self._y is None:
             self._z = self._block(z)
             self._y = self._memory.empty(y, self.capacity, *y.shape[1:])
@@ -42,9 +42,9 @@ class Ring:
             self._z, self._y = map(self._memory.keep, longer)
         elif y.dim() == 2:
             z, y = pad_to(z, y, self._y.shape[1], self._padding)
-        places = (self._next + torch.arange(len(y), device=y.device)) % self.capacity
+        places = (self._next_place + torch.arange(len(y), device=y.device)) % self.capacity
         self._z[places], self._y[places] = z, y
-        self._next = (self._next + len(y)) % self.capacity
+        self._next_place = (self._next_place + len(y)) % self.capacity
         self._count = min(self._count + len(y), self.capacity)
 
     def _block(self, z: Tensor) -> Tensor:
@@ -54,18 +54,18 @@ class Ring:
         return self._memory.empty(z, self.capacity, height, width, channels).permute(0, 3, 1, 2)
 
     def samples(self) -> tuple[Tensor, Tensor]:
-        """All that is kept, `z` and `y`, oldest first: views of the ring, valid until the next `store`."""
+        """All samples that the ring keeps, `z` and `y`, oldest first: views, valid until the next `store`."""
         if self._z is None or self._y is None:
             raise AssertionError("nothing was uploaded yet")
-        if self._count == self.capacity and self._next != 0:
+        if self._count == self.capacity and self._next_place != 0:
             # Turn the ring so that it begins with the oldest; until it is stored to again, this is free.
-            for kept in (self._z, self._y):
-                kept.copy_(torch.cat([kept[self._next :], kept[: self._next]]))
-            self._next = 0
+            for block in (self._z, self._y):
+                block.copy_(torch.cat([block[self._next_place :], block[: self._next_place]]))
+            self._next_place = 0
         return self._z[: self._count], self._y[: self._count]
 
     def release(self) -> None:
-        """Take its blocks out of the account of memory, as it is dropped."""
+        """Take the blocks out of the account of memory when the ring is dropped."""
         self._memory.release({"z": self._z, "y": self._y})
 
     def state(self) -> State:
@@ -79,6 +79,6 @@ class Ring:
         """Take over what `state` gave, to keep it on `device`."""
         self.release()
         self._z = self._y = None
-        self._next = self._count = 0
+        self._next_place = self._count = 0
         if state["z"] is not None:
             self.store(state["z"].to(device), state["y"].to(device))

@@ -31,7 +31,7 @@ _LARGEST = 1e39
 MOST_CLIENTS, MOST_CLASSES = 100_000_000, 100_000
 
 
-class Damaged(ValueError):
+class Damage(ValueError):
     """Description of a damaged file, in words that begin with its name."""
 
 
@@ -45,11 +45,11 @@ def text(path: Path, most: int = MIB) -> str:
     with path.open("rb") as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise Damaged(f"{path.name} has more than {most / MIB:g} MiB")
+        raise Damage(f"{path.name} has more than {most / MIB:g} MiB")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise Damaged(f"{path.name} is no UTF-8") from error
+        raise Damage(f"{path.name} is no UTF-8") from error
 
 
 def yaml_in(path: Path, most: int = MIB, most_values: int = 100_000) -> Any:
@@ -65,10 +65,10 @@ def yaml_in(path: Path, most: int = MIB, most_values: int = 100_000) -> Any:
         # before anything is made of it: making goes as deep as it is nested
         _check_events(path.name, yaml.parse(content, Loader=loader), most_values)
         found = yaml.load(content, Loader=loader)
-    except Damaged:
+    except Damage:
         raise
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no date, or a number too long
-        raise Damaged(f"{path.name} is damaged: no YAML of plain values") from error
+        raise Damage(f"{path.name} is damaged: no YAML of plain values") from error
     _check_numbers(path.name, found)
     return found
 
@@ -77,17 +77,15 @@ def _check_events(name: str, events: Iterable[yaml.Event], most_values: int) -> 
     depth = 0
     for number, event in enumerate(events):
         if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) is not None:
-            raise Damaged(f"{name} is damaged: it has a tag or an alias")
+            raise Damage(f"{name} is damaged: it has a tag or an alias")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         if depth > _MOST_DEPTH or number > most_values:
-            raise Damaged(
-                f"{name} is nested deeper than {_MOST_DEPTH}, or has more than {most_values} values"
-            )
+            raise Damage(f"{name} is nested deeper than {_MOST_DEPTH}, or has more than {most_values} values")
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_TEXT:
-            raise Damaged(f"{name} has a text of more than {_LONGEST_TEXT} characters")
+            raise Damage(f"{name} has a text of more than {_LONGEST_TEXT} characters")
 
 
 def json_in(path: Path, most: int = 4 * MIB, most_digits: int = 19) -> Any:
@@ -99,13 +97,13 @@ def json_in(path: Path, most: int = 4 * MIB, most_digits: int = 19) -> Any:
     """
     content = text(path, most)
     try:
-        return json.loads(content, parse_int=lambda digits: _whole(digits, most_digits))
+        return json.loads(content, parse_int=lambda digits: _parse_whole_number(digits, most_digits))
     except (ValueError, RecursionError) as error:
         message = f"no JSON, or a whole number of more than {most_digits} digits"
-        raise Damaged(f"{path.name} is damaged: {message}") from error
+        raise Damage(f"{path.name} is damaged: {message}") from error
 
 
-def _whole(digits: str, most_digits: int) -> int:
+def _parse_whole_number(digits: str, most_digits: int) -> int:
     if len(digits.lstrip("-")) > most_digits:
         raise ValueError(f"more than {most_digits} digits")
     return int(digits)
@@ -120,7 +118,7 @@ def _check_numbers(name: str, node: object) -> None:
         for item in node:
             _check_numbers(name, item)
     elif isinstance(node, int) and abs(node) > _LARGEST_WHOLE:
-        raise Damaged(f"{name} has a whole number beyond 64 bits")
+        raise Damage(f"{name} has a whole number beyond 64 bits")
 
 
 def csv_rows(path: Path, most: int = 64 * MIB) -> Iterator[tuple[int, list[str]]]:
@@ -136,11 +134,11 @@ def csv_rows(path: Path, most: int = 64 * MIB) -> Iterator[tuple[int, list[str]]
             for row in reader:
                 if any(len(cell) > _LONGEST_CELL for cell in row):
                     message = f"a cell of more than {_LONGEST_CELL} characters"
-                    raise Damaged(f"line {reader.line_num} of {path.name} has {message}")
+                    raise Damage(f"line {reader.line_num} of {path.name} has {message}")
                 if row:
                     yield reader.line_num, list(map(_printable, row))
         except csv.Error as error:
-            raise Damaged(f"{path.name} is damaged: no CSV") from error
+            raise Damage(f"{path.name} is damaged: no CSV") from error
 
 
 def _printable(cell: str) -> str:
@@ -152,7 +150,7 @@ def _lines(name: str, file: Any, most: int) -> Iterator[str]:
     while line := file.readline(MIB + 1):
         most -= len(line)
         if len(line) > MIB or most < 0:
-            raise Damaged(f"{name} is larger than can be, or has a line that is")
+            raise Damage(f"{name} is larger than can be, or has a line that is")
         yield line.decode("utf-8", "backslashreplace")  # names of classes are those of folders: any bytes
 
 
@@ -169,13 +167,13 @@ def csv_table(path: Path, most: int = 64 * MIB) -> tuple[list[str], Iterator[tup
     def rows() -> Iterator[tuple[int, dict[str, str]]]:
         for line, row in lines:
             if len(row) != len(columns):
-                raise Damaged(f"line {line} of {path.name} must be whole")
+                raise Damage(f"line {line} of {path.name} must be whole")
             yield line, dict(zip(columns, row, strict=True))
 
     return columns, rows()
 
 
-def whole(cell: str, most: int = _LARGEST_WHOLE) -> int:
+def parse_whole_number(cell: str, most: int = _LARGEST_WHOLE) -> int:
     """A whole number from 0 to `most`; `ValueError` where the cell holds another, or none."""
     if not (cell.isascii() and cell.isdigit() and len(cell) < 20) or (found := int(cell)) > most:
         raise ValueError(f"{cell[:20]!r} is no whole number up to {most}")
@@ -195,7 +193,7 @@ def reading(run: Path, name: str, hint: str) -> Iterator[None]:
     """Turn errors of reading a file in a run's directory into a `UserError`.
 
     Args:
-        hint: which runs have it.
+        hint: description of the runs that have the file, for errors.
 
     Raises:
         UserError: it is not there, cannot be read, or is damaged.

@@ -14,8 +14,8 @@ class Misfit(ValueError):
     """A value of another form than it must be.
 
     Args:
-        place: of the value, keys with dots between.
-        in_tensors: whether it is about a tensor, and not about a plain value.
+        place: place of the value, keys with dots between.
+        in_tensors: True if it is about a tensor, and not about a plain value.
     """
 
     def __init__(self, place: str, message: str, *, in_tensors: bool = False) -> None:

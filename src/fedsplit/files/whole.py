@@ -22,7 +22,7 @@ def appearing(path: Path, *, beside: str | None = None, durable: bool = False) -
     Args:
         beside: name of what is written, in the same folder; None: one after the name of `path`. What is there
             by that name, as where a write was killed, is removed.
-        durable: whether it must outlive a loss of power, and not only a kill.
+        durable: True if the file must outlive a loss of power, and not only a kill.
 
     Raises:
         OSError: it cannot be written, or a folder that is not empty is there.

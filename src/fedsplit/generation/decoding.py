@@ -29,9 +29,9 @@ def greedy(
     Every token costs a pass over all before it: nothing is cached.
 
     Args:
-        logits: of the model, whose dropout is off.
+        logits: logits of the model, whose dropout is off.
         prompts: token ids, at least one each.
-        max_tokens: that a continuation has at most.
+        max_tokens: most tokens of a continuation.
         end: id of the token that ends a text.
         context: the most tokens that the model sees, no fewer than a prompt has: a text ends one behind
             them. None: it sees any number.
@@ -44,7 +44,7 @@ def greedy(
     for _ in range(max_tokens):
         if not open_:
             break
-        likeliest = _last(logits, [texts[i] for i in open_]).argmax(1).tolist()
+        likeliest = _next_logits(logits, [texts[i] for i in open_]).argmax(1).tolist()
         for i, token in zip(open_, likeliest, strict=True):
             texts[i].append(token)
         open_ = [i for i in open_ if texts[i][-1] != end and _is_seen(texts[i], context)]
@@ -74,8 +74,8 @@ def beam_search(
         max_tokens: see `greedy`.
         end: see `greedy`.
         context: see `greedy`.
-        length_penalty: of the texts kept in the end, that one is best whose logarithm of probability is
-            largest when divided by its tokens to this power.
+        length_penalty: exponent p. The best of the texts kept in the end is the one whose logarithm of
+            probability, divided by its number of tokens to the power p, is largest.
     """
     beams = [[(0.0, list(prompt))] for prompt in prompts]
 
@@ -91,7 +91,7 @@ def beam_search(
         ]
         if not rows:
             break
-        steps = _last(logits, [text for *_, text in rows]).double().log_softmax(1)
+        steps = _next_logits(logits, [text for *_, text in rows]).double().log_softmax(1)
         likeliest = steps.topk(min(width, steps.shape[1]), dim=1)
         kept = [[each for each in beam if not is_open(each[1], prompts[n])] for n, beam in enumerate(beams)]
         for (number, likelihood, text), values, tokens in zip(
@@ -108,7 +108,7 @@ def beam_search(
 
 
 @torch.inference_mode()
-def _last(logits: Logits, texts: Sequence[Sequence[int]]) -> Tensor:
+def _next_logits(logits: Logits, texts: Sequence[Sequence[int]]) -> Tensor:
     """Logits `(b, V)` of the token behind each text, on the host."""
     ids = pad_sequence([torch.tensor(text) for text in texts], batch_first=True, padding_value=PAD_INPUT)
     last = torch.zeros_like(ids, dtype=torch.bool)

@@ -28,7 +28,7 @@ class GreedyGeneration(Generation):
 
     Args:
         interval: evaluations from one generation to the next; the final model always writes.
-        max_tokens: that a text has at most.
+        max_tokens: most tokens of a text.
         samples: contexts, evenly spaced; None takes all.
     """
 

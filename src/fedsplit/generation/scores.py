@@ -22,8 +22,8 @@ def score(texts: Sequence[str], references: Sequence[Sequence[str]]) -> TextScor
     """Scores of texts against all their references.
 
     Args:
-        texts: at least one.
-        references: of each text, at least one; they may be of different numbers.
+        texts: texts to score, at least one.
+        references: references of each text, at least one; they may be of different numbers.
     """
     most = max(map(len, references))
     columns: Any = [[own[i] if i < len(own) else None for own in references] for i in range(most)]

@@ -15,11 +15,11 @@ from fedsplit.recording.text_scores import TextScores
 
 
 @dataclass(frozen=True)
-class Written:
+class GeneratedTexts:
     """Texts of a model, and how near they come to the references.
 
     Args:
-        texts: of each prompt.
+        texts: texts that continue each prompt.
     """
 
     prompts: Prompts
@@ -42,7 +42,7 @@ class Writer:
     """Continues prompts, batch by batch.
 
     Args:
-        max_tokens: that a text has at most.
+        max_tokens: most tokens of a text.
         batch_size: prompts at a time.
         beams: likely texts that each step keeps; with 1 each token is the likeliest.
     """
@@ -52,7 +52,7 @@ class Writer:
     batch_size: PositiveInt
     beams: PositiveInt = 1
 
-    def write(self, logits: Logits) -> Written:
+    def write(self, logits: Logits) -> GeneratedTexts:
         """Texts of a model whose dropout is off."""
         from fedsplit.generation.scores import score  # noqa: PLC0415  (an extra)
 
@@ -67,16 +67,16 @@ class Writer:
                 context=prompts.context,
             )
             texts += map(prompts.tokenizer.decode, found)
-        return Written(prompts, tuple(texts), score(texts, prompts.references))
+        return GeneratedTexts(prompts, tuple(texts), score(texts, prompts.references))
 
 
 def build_prompts(dataset: Component, samples: int | None, *, key: str, value: object) -> Prompts:
     """The contexts that a dataset is tested on, each once.
 
     Args:
-        samples: how many of them, evenly spaced; None takes all.
-        key: that asked for texts.
-        value: of that key.
+        samples: number of samples, evenly spaced; None takes all.
+        key: key that asked for texts.
+        value: value of that key.
 
     Raises:
         UserError: the dataset has none, or what scores texts is not installed.
@@ -86,4 +86,4 @@ def build_prompts(dataset: Component, samples: int | None, *, key: str, value: o
         raise UserError(key, value, "needs a dataset with contexts that can be continued, such as e2e_nlg")
     with extra(key, value):
         import fedsplit.generation.scores  # noqa: F401, PLC0415  (now, and not after the first rounds)
-    return source.prompts().spaced(samples)
+    return source.prompts().select_spaced(samples)

@@ -25,7 +25,7 @@ class Ran:
     """Result of a client half for inputs.
 
     Args:
-        seconds: that it took, alone.
+        seconds: seconds that the pass alone took.
         peak_memory: the most bytes that its process has held so far.
     """
 
@@ -38,7 +38,7 @@ class ClientHalf:
     """A fresh process with a deployed client half, from entering to leaving.
 
     Args:
-        architecture: what a module is made from, where the directory holds weights and no operations.
+        architecture: architecture of the module, where the directory holds weights and no operations.
     """
 
     def __init__(self, directory: Path, architecture: ClientArchitecture, threads: int) -> None:

@@ -43,7 +43,7 @@ class DeviceCodes:
         """The message of smashed data of `CODES` or `FLOATS`.
 
         Args:
-            smashed: of a batch.
+            smashed: smashed data of a batch.
             lengths: positions of each sample, `(b,)`; not looked at where data are never padded.
 
         Raises:
@@ -79,7 +79,7 @@ class DeviceCodes:
             limits = torch.iinfo(message.dtype)
             largest = scale * (limits.max - limits.min)  # every value is finite if this is
             if not (0 < largest <= _LARGEST and limits.min <= zero_point <= limits.max):
-                raise Corrupt(f"no codes have the scale {scale} and the zero point {zero_point}")
+                raise Corrupt(f"codes have scale {scale} and zero point {zero_point}, which no sender writes")
             decoded = SmashedData(values, scale, zero_point).decode()
         elif is_finite(values):
             decoded = SmashedData(values).decode()
@@ -107,7 +107,9 @@ class DeviceCodes:
         expect(message.payload[start:end], end - start)
         lengths = from_bytes(message.payload[start:end], self._length).to(torch.int64)
         if samples and not 1 <= int(lengths.min()) <= int(lengths.max()) == longest:
-            raise Corrupt(f"a sample has no position, or the longest has not {longest}")
+            raise Corrupt(
+                f"a sample must have from 1 to {longest} positions, and the longest must have {longest}"
+            )
         return lengths
 
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
@@ -121,6 +123,6 @@ class DeviceCodes:
     def _start(self, shape: Sequence[int], dtype: torch.dtype) -> int:
         """Bytes before the first value."""
         if dtype not in (*CODES, *FLOATS):
-            raise Corrupt(f"no smashed data are of {dtype}")
+            raise Corrupt(f"smashed data have type {dtype}, which this run never sends")
         parameters = _PARAMETERS.size if dtype in CODES else 0
         return parameters + (0 if self._length is None else shape[0] * self._length.itemsize)

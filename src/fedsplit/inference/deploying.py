@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fedsplit.config.choices import file_of
 from fedsplit.deployment import storage
-from fedsplit.deployment.backends.backend import Deployed
+from fedsplit.deployment.backends.backend import DeployedModel
 from fedsplit.deployment.calibration import calibration_batches
 from fedsplit.deployment.precisions import GROUP, Int8Backend, Precision
 from fedsplit.errors import UserError
@@ -19,7 +19,7 @@ _ON_A_BACKEND = {"int8": "static_int8", "qat_int8": "qat_int8"}
 """Names of int8 precisions on the default backend; on others the backend's name is added to them."""
 
 
-def save(deployed: Deployed, precision: str, directory: Path) -> None:
+def save(deployed: DeployedModel, precision: str, directory: Path) -> None:
     """Write a client half to a directory, and of which precision it is beside what it needs to be loaded."""
     deployed.save(directory)
     write_json(directory / storage.DESCRIPTION, storage.description(directory) | {"precision": precision})
@@ -48,23 +48,25 @@ class Deploying:
     batch_size: int
     seed: int
 
-    def deployed(self, name: str) -> Precision:
+    def deployed_precision(self, name: str) -> Precision:
         """The deployed precision that one of split inference stands for."""
         if name not in _ON_A_BACKEND:
-            return Precision.named(name)
+            return Precision.by_name(name)
         by_default = _ON_A_BACKEND[name]
         own = f"{by_default}_{self.backend}"
-        return Precision.named(own if file_of(GROUP, own) else by_default)
+        return Precision.by_name(own if file_of(GROUP, own) else by_default)
 
-    def convert(self, subject: Subject, precisions: Sequence[str]) -> dict[str, Deployed]:
+    def convert(self, subject: Subject, precisions: Sequence[str]) -> dict[str, DeployedModel]:
         """Convert the client half to each precision; `UserError` where this model or machine lacks one."""
-        backends = {name: self.deployed(name).make_backend("precision", name) for name in precisions}
+        backends = {
+            name: self.deployed_precision(name).make_backend("precision", name) for name in precisions
+        }
         calibrated = any(backend.calibrates for backend in backends.values())
         samples = self._samples(subject) if calibrated else []
         example = subject.data.batch(2)[0]
         converted = {}
         for name, backend in backends.items():
-            backend.prepare(self.deployed(name).model(subject.client, backend, name), example)
+            backend.prepare(self.deployed_precision(name).model(subject.client, backend, name), example)
             if backend.calibrates:
                 backend.calibrate(samples)
             converted[name] = backend.convert()

@@ -14,14 +14,14 @@ class Request:
     Args:
         device: number of the device that asked.
         number: counted from 0 at each device, warm-up included.
-        warm_up: whether it counts for nothing.
-        terms: what may be right: samples, or target tokens.
+        warm_up: True if the request is not counted.
+        terms: number of terms that may be right: samples, or target tokens.
         correct: terms whose largest logit is that of their label.
-        client_seconds: that the client half took, in the process that runs nothing else.
-        server_seconds: that decoding the smashed data and the server half took.
-        wire_seconds: of the rest of the journey there and back.
-        bytes_up: of payload, smashed data.
-        bytes_down: of payload, logits.
+        client_seconds: seconds that the client half took, in the process that runs nothing else.
+        server_seconds: seconds that decoding the smashed data and the server half took.
+        wire_seconds: seconds of the rest of the journey there and back.
+        bytes_up: bytes of payload, smashed data.
+        bytes_down: bytes of payload, logits.
         peak_memory: the most bytes that the process of the client half has held so far.
     """
 
@@ -84,7 +84,7 @@ class Device(ABC):
         """Let the device make a request, and answer it.
 
         Args:
-            batch: of its samples, see `Batches`.
+            batch: number of the batch, see `Batches`.
 
         Raises:
             RunFailed: the device cannot, or is gone for good.
@@ -96,8 +96,8 @@ class Turns:
     """Number of requests that each device makes.
 
     Args:
-        warm_up: that count for nothing, first.
-        requests: that count.
+        warm_up: number of requests that are not counted, at first.
+        requests: number of requests that are counted.
     """
 
     warm_up: int

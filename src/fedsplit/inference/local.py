@@ -31,7 +31,7 @@ class Answering:
     """Server half and samples in this process, which answer local devices.
 
     Args:
-        batches: of samples, which devices ask with.
+        batches: batches of samples that devices make requests with.
         wire: seconds of a request's journey.
     """
 

@@ -17,12 +17,12 @@ from fedsplit.quant.positions import real_positions
 
 
 @dataclass(frozen=True)
-class Answered:
+class RequestAnswer:
     """The answer to a request.
 
     Args:
         logits: float32, on the CPU: `(n, classes)`, or of texts' real positions `(positions, vocabulary)`.
-        seconds: that decoding the smashed data and the server half took.
+        seconds: seconds that decoding the smashed data and the server half took.
     """
 
     logits: Tensor
@@ -49,15 +49,15 @@ class ServerHalf:
 
     Args:
         module: the server model.
-        device: that it is on.
-        codes: of the smashed data.
+        device: device of the model.
+        codes: codes of the smashed data.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, codes: DeviceCodes) -> None:
         self._module, self._device, self._codes = module.eval(), device, codes
 
     @torch.inference_mode()
-    def answer(self, message: Message) -> Answered:
+    def answer(self, message: Message) -> RequestAnswer:
         """Decode smashed data, once, and finish what the client half began.
 
         Raises:
@@ -73,4 +73,4 @@ class ServerHalf:
         seconds = time.perf_counter() - start
         if not is_finite(logits):
             raise RunFailed("the logits of the server are not finite")
-        return Answered(logits.contiguous(), seconds)
+        return RequestAnswer(logits.contiguous(), seconds)

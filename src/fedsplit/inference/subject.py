@@ -73,8 +73,8 @@ class Subject:
     Args:
         client: the client model, in evaluation mode, on the CPU.
         server: the server model, likewise.
-        smashed_shape: of one sample; of texts, of one with as many positions as any.
-        architecture: what a device makes the client model from.
+        smashed_shape: shape of one sample; for texts, of one with as many positions as any.
+        architecture: architecture of the client model on devices.
         padding: value of smashed data behind the end of a text.
     """
 
@@ -100,8 +100,8 @@ def subject_of(config: RunConfig, client: int | None = None) -> Subject:
     """Subject of a configuration, with the weights of the run that it names, or as initialised.
 
     Args:
-        config: of the command.
-        client: whose model of the run, where clients have models of their own.
+        config: configuration of the command.
+        client: number of the client whose model is taken, where clients have models of their own.
 
     Raises:
         UserError: it cannot be built, or the run left no model, or one that does not fit.
@@ -110,7 +110,7 @@ def subject_of(config: RunConfig, client: int | None = None) -> Subject:
     cpu = torch.device("cpu")
     weights = {}
     if config.origin.run is not None:
-        weights = RunDirectory.existing(config.origin.run, "run").trained(client)
+        weights = RunDirectory.existing(config.origin.run, "run").trained_weights(client)
     elif client is not None:
         raise UserError("task.client", client, "must be null without run=: it names a client of a run")
     data = build_data(config, cpu)

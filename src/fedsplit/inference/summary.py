@@ -45,10 +45,10 @@ class Summary:
     """One precision.
 
     Args:
-        requests: that were measured, over all devices.
+        requests: number of requests that were measured, over all devices.
         accuracy: over all its samples, a fraction.
-        seconds: by part of a request.
-        bytes_up: of a request, mean.
+        seconds: seconds of each part of a request.
+        bytes_up: mean bytes of a request.
         bytes_down: likewise.
         peak_memory: the most bytes that a process held which ran the client half.
         memory_before: the most bytes of that process before it loaded the client half.
@@ -163,8 +163,8 @@ def write_results(
     """Write `config.yaml`, `requests.csv`, `summary.csv`, `summary.json` and `results.json`.
 
     Args:
-        requests: in the order in which they were made.
-        summaries: of each precision; the others are compared with the first.
+        requests: requests in the order in which they were made.
+        summaries: summaries of each precision; the others are compared with the first.
     """
     first = summaries[0]
     rows = [each.plain(first) for each in summaries]

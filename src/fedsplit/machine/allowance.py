@@ -24,8 +24,8 @@ _STATES = 4
 @dataclass
 class _Allowance:
     limit: float
-    told: str
-    used: float = 0.0
+    message: str
+    total: float = 0.0
 
 
 _CURRENT: ContextVar[_Allowance | None] = ContextVar("allowance", default=None)
@@ -42,7 +42,7 @@ def allowing(limit: float, message: str) -> Iterator[None]:
 
     Args:
         limit: bytes.
-        message: what says so, for errors.
+        message: name of the allowance, for errors.
     """
     before = _CURRENT.set(_Allowance(limit, message))
     try:
@@ -66,7 +66,7 @@ def claim(key: str, value: object, needed: float, what: str) -> None:
     """Count memory that is about to be taken, where it is not this machine's user who asks for it.
 
     Args:
-        key: of the configuration, that makes it so much.
+        key: key of the configuration that makes it so much.
         needed: bytes, as estimated.
         what: takes them.
 
@@ -76,10 +76,10 @@ def claim(key: str, value: object, needed: float, what: str) -> None:
     allowance = _CURRENT.get()
     if allowance is None:
         return
-    allowance.used += needed
-    if allowance.used > allowance.limit:
-        mb, limit = f"{allowance.used / 1e6:,.0f} MB", f"{allowance.limit / 1e6:,.0f} MB"
-        message = f"{what} and all before would take about {mb} of memory, and {allowance.told} {limit}"
+    allowance.total += needed
+    if allowance.total > allowance.limit:
+        mb, limit = f"{allowance.total / 1e6:,.0f} MB", f"{allowance.limit / 1e6:,.0f} MB"
+        message = f"{what} and all before would take about {mb} of memory, and {allowance.message} {limit}"
         raise UserError(key, value, message)
 
 

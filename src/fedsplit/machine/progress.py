@@ -62,7 +62,7 @@ def track(
 
     Args:
         items: all that is to be done.
-        description: of the work, such as `decoding images`.
+        description: description of the work, such as `decoding images`.
         console: prints; by default on standard error.
         clock: seconds.
     """

@@ -25,7 +25,7 @@ def with_tolerant_output(main: Callable[[], int]) -> int:
     bytes. From the first byte that an output does not take (it is closed, full, or nobody reads it any more)
     all else goes nowhere; of standard output this is told at the end, but not where a reader had enough.
     """
-    _open_where_closed()
+    _open_standard_descriptors()
     output, error = _Output(1), _Output(2)
     sys.stdout = _text(output, sys.stdout, __name__, by_line=output.isatty())
     sys.stderr = _text(error, sys.stderr, "backslashreplace", by_line=True)
@@ -96,7 +96,7 @@ def _text(output: _Output, before: TextIO | None, errors: str, *, by_line: bool)
     return io.TextIOWrapper(io.BufferedWriter(output), encoding, errors, line_buffering=by_line)
 
 
-def _open_where_closed() -> None:
+def _open_standard_descriptors() -> None:
     """Put nothing at standard descriptors that are closed: the next file opened would be taken for them."""
     for descriptor in (0, 1, 2):
         try:
@@ -105,7 +105,7 @@ def _open_where_closed() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest free one, this
 
 
-def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
+def _escape(error: UnicodeError) -> tuple[str | bytes, int]:
     """A byte of a file's name as this byte, any other character as an escape."""
     assert isinstance(error, UnicodeEncodeError)
     lacking = error.object[error.start]
@@ -114,4 +114,4 @@ def _escaped(error: UnicodeError) -> tuple[str | bytes, int]:
     return lacking.encode("ascii", "backslashreplace"), error.start + 1
 
 
-codecs.register_error(__name__, _escaped)
+codecs.register_error(__name__, _escape)

@@ -65,7 +65,7 @@ class LinearAuxiliary(nn.Module):
     def error_gradients(
         self, weights: Weights, z: Tensor, y: Tensor, dz: Tensor, dz_square: Tensor
     ) -> tuple[Tensor, Weights]:
-        """See `ExplicitErrorGradient`; nothing as large as `z` is made.
+        """Squared error of the input gradient, and its gradients, without a tensor as large as `z`.
 
         With `S = softmax(z W' + b)`, `P = S - onehot(y)` and `G = dz` the error is `L = |PW - G|^2`, so
         `dP = 2 (PW - G) W' = 2 (P (WW') - GW')`, through the softmax `dl = S * (dP - rowsum(S * dP))`,

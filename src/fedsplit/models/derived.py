@@ -30,7 +30,7 @@ class DerivedAuxiliary(nn.Module):
     `depth`: what is frozen there is shared, what learns is its own, and begins with the same values.
 
     Args:
-        smashed_shape: of one sample.
+        smashed_shape: shape of one sample.
         server: the server model, as `split` made it.
         crossing: shape of each tensor that smashed data are packed of.
         width: fraction of the server model's channels or features.
@@ -76,7 +76,7 @@ class DerivedAuxiliary(nn.Module):
     @override
     def forward(self, z: Tensor, **further: Tensor) -> Tensor:
         """Logits of the smashed data `z`."""
-        logits: Tensor = self.fc(self.trunk(_gathered(z, self._crossing), **further))
+        logits: Tensor = self.fc(self.trunk(_concatenate(z, self._crossing), **further))
         return logits
 
 
@@ -154,7 +154,7 @@ def _gathered_shape(crossing: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     return (sum(map(prod, crossing)),)
 
 
-def _gathered(z: Tensor, crossing: Sequence[tuple[int, ...]]) -> Tensor:
+def _concatenate(z: Tensor, crossing: Sequence[tuple[int, ...]]) -> Tensor:
     """Packed images as one: each pooled to the smallest side, their channels behind each other."""
     shape = _gathered_shape(crossing)
     if len(crossing) == 1 or len(shape) == 1:
@@ -162,12 +162,12 @@ def _gathered(z: Tensor, crossing: Sequence[tuple[int, ...]]) -> Tensor:
     images, start = [], 0
     for each in crossing:
         image = z.narrow(1, start, prod(each)).reshape(-1, *each)
-        images.append(_pooled(image, each, shape[1]))
+        images.append(_pool(image, each, shape[1]))
         start += prod(each)
     return torch.cat(images, 1)
 
 
-def _pooled(images: Tensor, shape: Sequence[int], side: int) -> Tensor:
+def _pool(images: Tensor, shape: Sequence[int], side: int) -> Tensor:
     """Images `(n, c, h, w)` of this shape to a side; by plain pooling where it divides theirs.
 
     That is what stacks of clients are fast at.

@@ -6,7 +6,7 @@ _MOST_GROUPS, _FEWEST_CHANNELS = 32, 4
 """Most groups of a layer, and fewest channels of a group: one channel with one value would become zero."""
 
 
-def group_normalised(module: nn.Module) -> nn.Module:
+def replace_batch_norms(module: nn.Module) -> nn.Module:
     """The model with a group normalisation, newly initialised, in each place of a batch normalisation.
 
     Names stay. A layer has as many groups as divide its channels, up to 32, of four channels or more.

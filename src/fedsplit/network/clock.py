@@ -38,9 +38,9 @@ class Clock:
         """Simulated seconds of round `t`, from what was sent in it.
 
         Args:
-            samples: how many training samples a client has.
-            fits: what the last alignment of clients took.
-            samples_at_rest: that the server went through once all uploads were there.
+            samples: number of training samples of a client.
+            fits: cost of the last alignment of each client.
+            samples_at_rest: number of samples that the server went through once all uploads were there.
         """
         sizes: dict[int, dict[tuple[Direction, Kind, int], int]]
         sizes = {client: {} for client, direction, *_ in messages if direction == "up"}  # in this order

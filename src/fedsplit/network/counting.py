@@ -25,10 +25,10 @@ def count_work(
     """Count the work of one sample.
 
     Args:
-        estimator: that uses it; None where none does.
+        estimator: estimator that uses the auxiliary model; None where none does.
         x: some inputs `(b, ...)`.
         y: their labels.
-        objective: that gradients are estimated of.
+        objective: objective whose gradients are estimated.
     """
     at = objective.targets(y)
     with evaluating(*halves.modules):

@@ -62,13 +62,13 @@ class SimulatedNetwork(Network):
     """A network on which rounds take simulated seconds. None stands for what nothing limits.
 
     Args:
-        up_mbps: of a client, Mbit/s from it to the servers.
-        down_mbps: of a client, Mbit/s from the servers to it.
-        latency_s: of a client, seconds one way.
-        client_gmacs: of a client, 10^9 multiply-adds a second.
+        up_mbps: rate of a client, Mbit/s from it to the servers.
+        down_mbps: rate of a client, Mbit/s from the servers to it.
+        latency_s: latency of a client, seconds one way.
+        client_gmacs: speed of a client, 10^9 multiply-adds a second.
         server_up_mbps: Mbit/s that the servers take in from all clients together.
         server_down_mbps: Mbit/s that the servers send to all clients together.
-        server_gmacs: of the split server, 10^9 multiply-adds a second.
+        server_gmacs: speed of the split server, 10^9 multiply-adds a second.
     """
 
     up_mbps: Spread | None

@@ -47,7 +47,7 @@ class Objective(Losses):
         """Loss summed over the terms of a batch, 0-d.
 
         Args:
-            outputs: what the model gives for the batch, `(b, ...)`.
+            outputs: outputs that the model gives for the batch, `(b, ...)`.
             y: labels, `(b, ...)`.
         """
 

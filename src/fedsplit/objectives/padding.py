@@ -11,8 +11,8 @@ def pad_to(z: Tensor, y: Tensor, length: int, padding: float) -> tuple[Tensor, T
     Args:
         z: smashed data `(b, t, ...)`.
         y: labels `(b, t)`.
-        length: at least t.
-        padding: what smashed data are behind the end of a text.
+        length: number of positions, at least t.
+        padding: value of smashed data behind the end of a text.
     """
     if y.shape[1] == length:
         return z, y

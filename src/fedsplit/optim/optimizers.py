@@ -24,7 +24,7 @@ class Optimizer(ABC):
 
     Args:
         lr: learning rate, before the schedule's factor.
-        weight_decay: as in `torch.optim`.
+        weight_decay: weight decay, as in `torch.optim`.
     """
 
     lr: PositiveFloat
@@ -38,7 +38,7 @@ class Optimizer(ABC):
         """A new optimizer of `parameters`.
 
         Args:
-            parameters: what it steps.
+            parameters: parameters that it steps.
             rate: learning rate, float32 and 0-d, where steps are captured: they read it from there, and
                 keep counts of steps on the device. None: `lr`, a number.
         """
@@ -65,8 +65,8 @@ class RowOptimizer(Optimizer):
         Args:
             parameter: `(K, ...)`, a row a client.
             gradient: the same.
-            slots: of this parameter, `(K, ...)` each.
-            steps: of each row, this one counted, `(K,)`.
+            slots: slots of this parameter, `(K, ...)` each.
+            steps: number of steps of each row, this one counted, `(K,)`.
             lr: learning rate; in a 0-d tensor where the step is captured.
         """
 
@@ -76,7 +76,7 @@ def _by_row(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.device, like.dtype).view(-1, *[1] * (like.ndim - 1))
 
 
-def _fused(parameters: Sequence[Tensor], rate: Tensor | None) -> bool:
+def _can_fuse(parameters: Sequence[Tensor], rate: Tensor | None) -> bool:
     """Use one pass over memory on a CPU instead of ten: half the time, and a sixth of a ResNet-18's step.
 
     In a graph, too: these kernels read rate and count of steps from the device, and lose no digits in it.
@@ -87,7 +87,7 @@ def _fused(parameters: Sequence[Tensor], rate: Tensor | None) -> bool:
 _Kind = TypeVar("_Kind", bound=torch.optim.Optimizer)
 
 
-def _uncompiled(kind: type[_Kind]) -> type[_Kind]:
+def _without_compiler(kind: type[_Kind]) -> type[_Kind]:
     """A kind of torch's optimizers, without what keeps torch's compiler from looking into it.
 
     Torch wraps these methods for that, and each wrapper imports the compiler when it first runs: most of a
@@ -97,8 +97,8 @@ def _uncompiled(kind: type[_Kind]) -> type[_Kind]:
     return cast(type[_Kind], type(kind.__name__, (kind,), methods))
 
 
-_Adam, _AdamW = _uncompiled(torch.optim.Adam), _uncompiled(torch.optim.AdamW)
-_Sgd = _uncompiled(torch.optim.SGD)
+_Adam, _AdamW = _without_compiler(torch.optim.Adam), _without_compiler(torch.optim.AdamW)
+_Sgd = _without_compiler(torch.optim.SGD)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ class Adam(RowOptimizer):
             "eps": self.eps,
             "weight_decay": self.weight_decay,
             "amsgrad": self.amsgrad,
-            "fused": _fused(parameters, rate),
+            "fused": _can_fuse(parameters, rate),
         }
 
     @override
@@ -135,7 +135,7 @@ class Adam(RowOptimizer):
     def step_rows(
         self, parameter: Tensor, gradient: Tensor, slots: dict[str, Tensor], steps: Tensor, lr: float | Tensor
     ) -> None:
-        gradient = self._decayed(parameter, gradient, lr)
+        gradient = self._decay(parameter, gradient, lr)
         mean, square = slots["exp_avg"], slots["exp_avg_sq"]
         mean.lerp_(gradient, 1 - self.betas[0])
         square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
@@ -147,7 +147,7 @@ class Adam(RowOptimizer):
         root = square.sqrt().mul_(scale).add_(self.eps)
         parameter.sub_(torch.div(mean, root, out=root).mul_(rate))
 
-    def _decayed(self, parameter: Tensor, gradient: Tensor, lr: float | Tensor) -> Tensor:
+    def _decay(self, parameter: Tensor, gradient: Tensor, lr: float | Tensor) -> Tensor:
         """Weight decay as part of the gradient."""
         return gradient.add(parameter, alpha=self.weight_decay) if self.weight_decay else gradient
 
@@ -162,7 +162,7 @@ class AdamW(Adam):
         return _AdamW(parameters, **self._arguments(parameters, rate))
 
     @override
-    def _decayed(self, parameter: Tensor, gradient: Tensor, lr: float | Tensor) -> Tensor:
+    def _decay(self, parameter: Tensor, gradient: Tensor, lr: float | Tensor) -> Tensor:
         """Weight decay apart from the gradient."""
         parameter.mul_(1 - lr * self.weight_decay)
         return gradient

@@ -7,10 +7,10 @@ from fedsplit.config.values import PositiveFloat
 
 @dataclass(frozen=True, kw_only=True)
 class Auto:
-    """Stacks clients where one client's step is too small to keep a processor busy; a rule, not a timing.
+    """Engine that stacks clients where one client's step is too small to keep a processor busy.
 
     Args:
-        largest_step_mmac: million multiply-adds of the forward passes of a local step that pay to be stacked.
+        largest_step_mmac: million multiply-adds of a local step's forward passes up to which stacking pays.
         stack_mb: see `Vectorized`.
     """
 

@@ -39,8 +39,8 @@ class ClientWorker:
     """A client with its shard of the data, its body and its head.
 
     Args:
-        client: its number.
-        blueprint: what it is made of.
+        client: number of the client.
+        blueprint: parts that the client is made of.
     """
 
     def __init__(self, client: int, blueprint: Blueprint) -> None:
@@ -50,7 +50,7 @@ class ClientWorker:
             ModelState,
             optimizer=blueprint.optimizer,
             recorder=recorder,
-            anchored=self._rule.anchored,
+            keeps_anchor=self._rule.keeps_anchor,
             keeps=self._rule.keeps,
         )
         self._body = body = state(blueprint.body)
@@ -58,13 +58,13 @@ class ClientWorker:
         self._objective, self._estimator = blueprint.objective, blueprint.estimator
         self._schedule, self._seed = blueprint.schedule, blueprint.seed
         self._blueprint = blueprint
-        self._named = blueprint.models_of
+        self._model_names = blueprint.models_of
         self._pending: _Pending | None = None
-        self._graphed: GraphedSteps | None = None
+        self._graphed_steps: GraphedSteps | None = None
         if recorder:
             # of the models, not of the worker: what holds itself is not freed when it is dropped
             heads = (lambda _: head) if head else None
-            self._graphed = GraphedSteps(
+            self._graphed_steps = GraphedSteps(
                 recorder, lambda _: body, heads, blueprint.objective, blueprint.estimator, rule=self._rule
             )
 
@@ -78,25 +78,25 @@ class ClientWorker:
         """Take over weights; the optimizers' state stays."""
         if part == "control":
             for model in self._models():
-                self._rule.receive(model.kept, weights, self._batches.steps)
+                self._rule.receive(model.rule_tensors, weights, self._batches.steps)
             return
         for model in self._models_of(part):
             model.load(weights)
 
     def weights(self, part: Part) -> Weights:
-        """Copies of the weights asked for."""
+        """Copies of the weights of a part."""
         if part == "control":
             steps = self._batches.steps
-            found = [self._rule.control_variates(model.kept, steps) for model in self._models()]
+            by_model = [self._rule.control_variates(model.rule_tensors, steps) for model in self._models()]
         else:
-            found = [model.weights() for model in self._models_of(part)]
-        return {name: each for own in found for name, each in own.items()}
+            by_model = [model.weights() for model in self._models_of(part)]
+        return {name: tensor for weights in by_model for name, tensor in weights.items()}
 
     def _models(self) -> list[ModelState]:
         return [self._body, *([self._head] if self._head else [])]
 
     def _models_of(self, part: Part) -> list[ModelState]:
-        return [self._body if name == "body" else self._own_head for name in self._named(part)]
+        return [self._body if name == "body" else self._own_head for name in self._model_names(part)]
 
     def forward(self, round: int, step: int) -> Upload | None:
         """Smashed data and labels of a local step, None if the round has no such step; changes no state."""
@@ -105,9 +105,9 @@ class ClientWorker:
         x, y = self._batches.batch(round, step)
         seed = self._seed_of("dropout of the client", round, step)
         goes_on: Descend | Slopes
-        if self._graphed:
-            (z,) = self._graphed.forward(None, x)
-            goes_on = partial(self._graphed.backward, None, x)
+        if self._graphed_steps:
+            (z,) = self._graphed_steps.forward(None, x)
+            goes_on = partial(self._graphed_steps.backward, None, x)
         elif self._rule.answers_seeds:
             z, goes_on = forward_alone(self._body, x, rule=self._rule, seed=seed)
         else:
@@ -115,30 +115,30 @@ class ClientWorker:
             extra = self._blueprint.extra
             z, goes_on = forward_body(self._body, x, rule=self._rule, seeds=seeds, extra=extra)
         self._pending = _Pending(round, step, y, goes_on)
-        return self._blueprint.released(Upload(self.client, step, z, y), round)
+        return self._blueprint.release(Upload(self.client, step, z, y), round)
 
     def backward(self, round: int, step: int, dz: Tensor) -> None:
-        """Descend along the cut gradient of the last `forward`; the running statistics move now."""
-        pending = self._waiting(round, step)
+        """Descend along the cut gradient of the last `forward`, and move the running statistics."""
+        pending = self._pending_pass(round, step)
         cast(Descend, pending.goes_on)(dz[: len(pending.y)], self._schedule.at(round, step))
         self._pending = None
 
     def probe(self, round: int, step: int, dz: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Slopes `(P,)` along the directions of seeds, at the cut gradient of the last `forward`."""
-        slopes = cast(Slopes, self._waiting(round, step).goes_on)(dz, seeds)
+        """Slopes `(P,)` along the directions that seeds draw, at the cut gradient of the last `forward`."""
+        slopes = cast(Slopes, self._pending_pass(round, step).goes_on)(dz, seeds)
         self._pending = None
         return slopes
 
     def move(self, round: int, step: int, seeds: Sequence[int], slopes: Tensor) -> None:
-        """Step the client model along what slopes `(P,)` of all clients together make."""
+        """Step the client model along the mean of directions, given slopes `(P,)` summed over all clients."""
         self._pending = None
         estimate = self._rule.estimate(self._body, seeds, slopes)
         self._body.descend(estimate, self._schedule.at(round, step))
 
     def step_tail(self, round: int, step: int, h: Tensor) -> tuple[BatchLoss, Tensor]:
         """Step the tail on outputs of the trunk for the last `forward`; the loss, and the gradient at `h`."""
-        y = self._waiting(round, step).y
-        done = train_head(
+        y = self._pending_pass(round, step).y
+        tail_step = train_head(
             self._own_head,
             self._objective,
             h,
@@ -147,9 +147,9 @@ class ClientWorker:
             seed=self._seed_of("dropout of the tail", round, step),
             rule=self._rule,
         )
-        return BatchLoss([self.client], done.loss[None], self._objective.counts(y)), done.dz
+        return BatchLoss([self.client], tail_step.loss[None], self._objective.counts(y)), tail_step.dz
 
-    def _waiting(self, round: int, step: int) -> _Pending:
+    def _pending_pass(self, round: int, step: int) -> _Pending:
         if self._pending is None or (self._pending.round, self._pending.step) != (round, step):
             raise AssertionError(
                 f"client {self.client} has no forward pass of step {step} of round {round} waiting"
@@ -161,10 +161,10 @@ class ClientWorker:
         self._pending = None
         for step, x, y in self._batches.round(round):
             factor = self._schedule.at(round, step)
-            if self._graphed:
-                z, *trained = self._graphed.train(None, work.train_head, x, y, factor)
+            if self._graphed_steps:
+                z, *losses_of_step = self._graphed_steps.train(None, work.train_head, x, y, factor)
             else:
-                z, *trained = local_step(
+                z, *losses_of_step = local_step(
                     self._body,
                     self._own_head,
                     self._objective,
@@ -178,17 +178,19 @@ class ClientWorker:
                         self._seed_of("dropout of the head", round, step),
                         self._blueprint.rule_seed(self.client, round, step),
                     ),
-                    seen=partial(self._seen_by_head, y=y, round=round, step=step)
+                    decode=partial(self._head_input, y=y, round=round, step=step)
                     if self._blueprint.head_sees
                     else None,
                     extra=self._blueprint.extra,
                 )
-            losses += [BatchLoss([self.client], loss[None], self._objective.counts(y)) for loss in trained]
+            losses += [
+                BatchLoss([self.client], loss[None], self._objective.counts(y)) for loss in losses_of_step
+            ]
             if work.uploads(self.client, step):
-                yield self._blueprint.released(Upload(self.client, step, z, y), round)
+                yield self._blueprint.release(Upload(self.client, step, z, y), round)
 
-    def _seen_by_head(self, z: Tensor, *, y: Tensor, round: int, step: int) -> Tensor:
-        return self._blueprint.seen_by_head(Upload(self.client, step, z, y), round)
+    def _head_input(self, z: Tensor, *, y: Tensor, round: int, step: int) -> Tensor:
+        return self._blueprint.head_input(Upload(self.client, step, z, y), round)
 
     def _seed_of(self, purpose: str, round: int, step: int) -> int:
         return seed_of(self._seed, purpose, client=self.client, round=round, step=step)
@@ -202,5 +204,5 @@ class ClientWorker:
         self._body.load_state(state["body"])
         if self._head is not None:
             self._head.load_state(state["head"])
-        if self._graphed:
-            self._graphed.drop()
+        if self._graphed_steps:
+            self._graphed_steps.drop()

@@ -25,11 +25,11 @@ class ClientCost:
     Args:
         memory: weights, and what a rule keeps beside them (those of the round's beginning, control
             variates), gradients, optimizer state and the most that is saved for the backward pass.
-        held: what a client that waits for a cut gradient keeps of its forward pass meanwhile.
+        waiting: bytes of its forward pass that a client keeps while it waits for a cut gradient.
     """
 
     memory: int
-    held: int
+    waiting: int
 
 
 def client_cost(
@@ -45,16 +45,16 @@ def client_cost(
     samples, by which no model is moved.
 
     Args:
-        blueprint: of the client.
-        batch: inputs and labels of so many samples, each as large as the largest.
-        samples: of the step.
-        trains_head: whether the client trains its head, if it has one.
+        blueprint: parts of the client.
+        batch: function from a number of samples to their inputs and labels, each as large as the largest.
+        samples: samples of the step.
+        trains_head: True if the client trains its head, where it has one.
     """
     with torch.random.fork_rng(), eagerly(*filter(None, (blueprint.body, blueprint.head))):
         few, more = (_step(blueprint, *batch(_FEWEST + i), trains_head=trains_head) for i in range(2))
     return ClientCost(
         few.memory + (samples - _FEWEST) * (more.memory - few.memory),
-        few.held + (samples - _FEWEST) * (more.held - few.held),
+        few.waiting + (samples - _FEWEST) * (more.waiting - few.waiting),
     )
 
 
@@ -63,29 +63,31 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
     sees = blueprint.head_sees
     rule = blueprint.rule
     # autograd saves nothing in a pass for single samples, which takes as much as one for all of them
-    measured = LocalRule() if rule.per_sample else rule
-    state = partial(ModelState, optimizer=blueprint.optimizer, anchored=rule.anchored, keeps=rule.keeps)
+    measured_rule = LocalRule() if rule.per_sample else rule
+    state = partial(
+        ModelState, optimizer=blueprint.optimizer, keeps_anchor=rule.keeps_anchor, keeps=rule.keeps
+    )
     body = state(blueprint.body)
     head = None
     if blueprint.head:
         head = state(blueprint.head)
     states = [body] if head is None else [body, head]
-    own = [
+    resident = [
         tensor
         for state in states
-        for tensors in (state.parameters, state.buffers, state.anchor, *state.kept.values())
+        for tensors in (state.parameters, state.buffers, state.anchor, *state.rule_tensors.values())
         for tensor in tensors.values()
     ]
-    held = 0
+    waiting = 0
     waits = head is None or blueprint.trunk_shape is not None
-    with SavedTensors(apart=own) as saved:
+    with SavedTensors(apart=resident) as saved:
         if rule.answers_seeds:
             z, slopes = forward_alone(body, x, rule=rule, seed=0)
             slopes(torch.zeros_like(z), [0] * rule.probes)
-            held = _bytes([x, z])  # probes need both again
+            waiting = _bytes([x, z])  # probes need both again
         elif waits:
-            z, descend = forward_body(body, x, rule=measured, seeds=StepSeeds(0))
-            held = saved.peak_with(z)
+            z, descend = forward_body(body, x, rule=measured_rule, seeds=StepSeeds(0))
+            waiting = saved.peak_with(z)
             if head is not None:
                 h, losses = blueprint.trunk_outputs(x), blueprint.objective
                 train_head(head, losses, h, y, learning_rate_factor=1.0, seed=0, rule=rule)
@@ -98,15 +100,15 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
                 blueprint.objective,
                 x,
                 y,
-                rule=measured,
+                rule=measured_rule,
                 estimator=None if trains_head else blueprint.estimator,
                 learning_rate_factor=1.0,
                 seeds=StepSeeds(0, 0, 0),
-                seen=(lambda z: sees(z, y, 0)) if sees else None,
+                decode=(lambda z: sees(z, y, 0)) if sees else None,
             )
-        most = max(saved.peak_with(z), held)
-    stepped = states if trains_head or waits else [body]
-    gradients = [tensor for state in stepped for tensor in state.trained.values()]
+        most = max(saved.peak_with(z), waiting)
+    stepping_states = states if trains_head or waits else [body]
+    gradients = [tensor for state in stepping_states for tensor in state.trainable.values()]
     slots = [
         value
         for state in states
@@ -115,7 +117,7 @@ def _step(blueprint: Blueprint, x: Tensor, y: Tensor, *, trains_head: bool) -> C
         if isinstance(value, Tensor)
     ]
     copies = len(x) if rule.per_sample else 1
-    return ClientCost(_bytes([*own, *slots]) + copies * _bytes(gradients) + most, held)
+    return ClientCost(_bytes([*resident, *slots]) + copies * _bytes(gradients) + most, waiting)
 
 
 def _bytes(tensors: list[Tensor]) -> int:

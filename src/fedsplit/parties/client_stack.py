@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedsplit.computing.captured_steps import Recorder
 from fedsplit.computing.stacked_state import StackedState, rows_of
-from fedsplit.computing.steppable import Kept, Steppable
+from fedsplit.computing.steppable import RuleTensors, Steppable
 from fedsplit.data.batches import StackedBatches
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.graphed_steps import GraphedSteps, Range
@@ -51,7 +51,7 @@ class ClientStack(Members):
     def __init__(self, clients: Sequence[int], blueprint: Blueprint) -> None:
         optimizer = row_optimizer(blueprint.optimizer)
         rule = blueprint.rule
-        state = partial(StackedState, optimizer=optimizer, anchored=rule.anchored, keeps=rule.keeps)
+        state = partial(StackedState, optimizer=optimizer, keeps_anchor=rule.keeps_anchor, keeps=rule.keeps)
         self.body = state(blueprint.body, len(clients))
         models = {"body": self.body}
         self.head = None
@@ -61,9 +61,9 @@ class ClientStack(Members):
         super().__init__(clients, models)
         self.batches = StackedBatches([blueprint.batches(client) for client in clients])
         self._blueprint, self._losses = blueprint, blueprint.objective.of_many
-        self._graphed = self._graphed_steps(blueprint.recorder) if blueprint.recorder else None
+        self._graphed_steps = self._record_steps(blueprint.recorder) if blueprint.recorder else None
 
-    def _graphed_steps(self, recorder: Recorder) -> GraphedSteps:
+    def _record_steps(self, recorder: Recorder) -> GraphedSteps:
         body, head = self.body, self.head
         heads = partial(_range_of, head) if head else None
         made = partial(_range_of, body), heads, self._losses, self._blueprint.estimator
@@ -74,24 +74,24 @@ class ClientStack(Members):
         rows = [row for row, client in enumerate(self.clients) if client in clients]
         yield from self.batches.groups(step, rows)
 
-    def named(self, part: Part) -> list[StackedState]:
-        """The models that a part is made of."""
+    def models_of(self, part: Part) -> list[StackedState]:
+        """The models whose weights a part is made of."""
         return [self.models[name] for name in self._blueprint.models_of(part)]
 
     def receive(self, client: int, control_variates: Weights) -> None:
         """Let a client take over the server's control variates."""
-        for kept, steps in self._kept_of(client):
-            self._blueprint.rule.receive(kept, control_variates, steps)
+        for rule_tensors, steps in self._rule_tensors_of(client):
+            self._blueprint.rule.receive(rule_tensors, control_variates, steps)
 
     def control_variates(self, client: int) -> Weights:
         """Control variates of a client."""
         rule = self._blueprint.rule
-        found = [rule.control_variates(kept, steps) for kept, steps in self._kept_of(client)]
-        return {name: each for own in found for name, each in own.items()}
+        by_model = [rule.control_variates(kept, steps) for kept, steps in self._rule_tensors_of(client)]
+        return {name: variate for variates in by_model for name, variate in variates.items()}
 
-    def _kept_of(self, client: int) -> Iterator[tuple[Kept, int]]:
+    def _rule_tensors_of(self, client: int) -> Iterator[tuple[RuleTensors, int]]:
         steps = self._blueprint.batches(client).steps
-        yield from ((model.row_kept(self.row[client]), steps) for model in self.models.values())
+        yield from ((model.row_rule_tensors(self.row[client]), steps) for model in self.models.values())
 
     def forward(self, rows: Sequence[int], round: int, step: int) -> tuple[UploadStack, Pending]:
         """Smashed data of one step, and what waits for their cut gradients."""
@@ -99,19 +99,19 @@ class ClientStack(Members):
         selected = rows_of(rows)
         clients = [self.clients[row] for row in rows]
         rule, goes_on = self._blueprint.rule, cast(Descend | Slopes, None)
-        if self._graphed and isinstance(selected, slice):
-            (z,) = self._graphed.forward((selected.start, selected.stop), x)
-            goes_on = partial(self._graphed.backward, (selected.start, selected.stop), x)
+        if self._graphed_steps and isinstance(selected, slice):
+            (z,) = self._graphed_steps.forward((selected.start, selected.stop), x)
+            goes_on = partial(self._graphed_steps.backward, (selected.start, selected.stop), x)
         else:
             blueprint, body = self._blueprint, self.body.rows(selected)
-            drawn = self._dropout_seeds(self.body, "client", clients, round, step)
+            dropout_seeds = self._dropout_seeds(self.body, "client", clients, round, step)
             if rule.answers_seeds:
-                z, goes_on = forward_alone(body, x, rule=rule, seed=drawn)
+                z, goes_on = forward_alone(body, x, rule=rule, seed=dropout_seeds)
             else:
-                own = [blueprint.rule_seed(client, round, step) for client in clients]
-                seeds = StepSeeds(body=drawn, rule=own)
+                rule_seeds = [blueprint.rule_seed(client, round, step) for client in clients]
+                seeds = StepSeeds(body=dropout_seeds, rule=rule_seeds)
                 z, goes_on = forward_body(body, x, rule=rule, seeds=seeds, extra=blueprint.extra)
-        uploads = self.released(UploadStack(clients, step, z, y), round)
+        uploads = self.release(UploadStack(clients, step, z, y), round)
         return uploads, Pending(round, step, clients, y, goes_on)
 
     def move(
@@ -120,20 +120,22 @@ class ClientStack(Members):
         """Step client models along what slopes `(P,)` of all clients together make."""
         body = self.body.rows(rows_of([row for row, client in enumerate(self.clients) if client in clients]))
         estimate = self._blueprint.rule.estimate(body, seeds, slopes)
-        each = [one.expand_as(rows) for one, rows in zip(estimate, body.trained.values(), strict=True)]
-        body.descend(each, self._blueprint.schedule.at(round, step))
+        directions = [
+            gradient.expand_as(rows) for gradient, rows in zip(estimate, body.trainable.values(), strict=True)
+        ]
+        body.descend(directions, self._blueprint.schedule.at(round, step))
 
-    def released(self, exact: UploadStack, round: int) -> UploadStack:
-        """Uploads as they leave their clients; see `Blueprint.released`."""
+    def release(self, exact: UploadStack, round: int) -> UploadStack:
+        """Uploads as they leave their clients; see `Blueprint.release`."""
         if not self._blueprint.defence.releases:
             return exact
-        return UploadStack.of([self._blueprint.released(each, round) for each in exact.uploads()])
+        return UploadStack.of([self._blueprint.release(upload, round) for upload in exact.uploads()])
 
     def step_tail(self, waiting: Pending, h: Tensor) -> tuple[BatchLoss, Tensor]:
         """Step the tails of clients whose forward passes wait; see `ClientWorker.step_tail`."""
         assert self.head is not None, "these clients have no tail"
         round, step, clients, y = waiting.round, waiting.step, waiting.clients, waiting.y
-        done = train_head(
+        tail_step = train_head(
             self.head.rows(rows_of([self.row[client] for client in clients])),
             self._losses,
             h,
@@ -142,7 +144,7 @@ class ClientStack(Members):
             seed=self._dropout_seeds(self.head, "tail", clients, round, step),
             rule=self._blueprint.rule,
         )
-        return BatchLoss(clients, done.loss, self._losses.counts(y)), done.dz
+        return BatchLoss(clients, tail_step.loss, self._losses.counts(y)), tail_step.dz
 
     def train_step(
         self, rows: Sequence[int], round: int, step: int, *, train_head_too: bool
@@ -153,8 +155,10 @@ class ClientStack(Members):
         factor = blueprint.schedule.at(round, step)
         x, y = self.batches.batch(round, step, rows)
         clients = [self.clients[row] for row in rows]
-        if self._graphed and isinstance(selected, slice):
-            z, *losses = self._graphed.train((selected.start, selected.stop), train_head_too, x, y, factor)
+        if self._graphed_steps and isinstance(selected, slice):
+            z, *losses = self._graphed_steps.train(
+                (selected.start, selected.stop), train_head_too, x, y, factor
+            )
         else:
             z, *losses = local_step(
                 self.body.rows(selected),
@@ -170,7 +174,7 @@ class ClientStack(Members):
                     self._dropout_seeds(self.head, "head", clients, round, step),
                     [blueprint.rule_seed(client, round, step) for client in clients],
                 ),
-                seen=partial(self._seen_by_head, y=y, clients=clients, round=round, step=step)
+                decode=partial(self._head_input, y=y, clients=clients, round=round, step=step)
                 if blueprint.head_sees
                 else None,
                 extra=blueprint.extra,
@@ -181,12 +185,12 @@ class ClientStack(Members):
     def _dropout_seeds(
         self, model: StackedState, half: str, clients: Sequence[int], round: int, step: int
     ) -> list[int]:
-        return self._seeds(f"dropout of the {half}", clients, round, step) if model.stacked.draws else []
+        return self._seeds(f"dropout of the {half}", clients, round, step) if model.stack.draws else []
 
     def _seeds(self, purpose: str, clients: Sequence[int], round: int, step: int) -> list[int]:
         seed = self._blueprint.seed
         return [seed_of(seed, purpose, client=client, round=round, step=step) for client in clients]
 
-    def _seen_by_head(self, z: Tensor, *, y: Tensor, clients: Sequence[int], round: int, step: int) -> Tensor:
+    def _head_input(self, z: Tensor, *, y: Tensor, clients: Sequence[int], round: int, step: int) -> Tensor:
         uploads = UploadStack(clients, step, z, y).uploads()
-        return torch.stack([self._blueprint.seen_by_head(each, round) for each in uploads])
+        return torch.stack([self._blueprint.head_input(upload, round) for upload in uploads])

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Stepped, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StepResult, Upload
 from fedsplit.state.weights import Weights
 
 
@@ -31,7 +31,7 @@ class Cohort(ABC):
         """Send the same weights to all."""
 
     @abstractmethod
-    def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
+    def install_own(self, part: Part, weights: Mapping[int, Weights]) -> None:
         """Send each client weights of its own."""
 
     @abstractmethod
@@ -39,9 +39,9 @@ class Cohort(ABC):
         """Upload one local step's smashed data; clients that have no such step are left out.
 
         Args:
-            step: of the round.
-            evaluating: as models are evaluated: with running statistics and without augmentation, in one
-                pass over the samples. No `backward` follows.
+            step: number of the local step in the round.
+            evaluating: True for smashed data as models are evaluated: with running statistics and without
+                  augmentation, in one pass over the samples. No `backward` follows.
         """
 
     @abstractmethod
@@ -49,8 +49,9 @@ class Cohort(ABC):
         """Send the cut gradients of the last `forward`, by client; the clients step.
 
         Args:
-            step: of that `forward`.
-            dz: of each client that uploaded; see `BroadcastGradients` for those that many share.
+            step: number of the step of that `forward`.
+            dz: cut gradients of each client that uploaded; see `BroadcastGradients` for those that many
+                share.
         """
 
     @abstractmethod
@@ -58,20 +59,20 @@ class Cohort(ABC):
         """Send the cut gradients of the last `forward`, by client, and seeds; the clients answer by slopes.
 
         Args:
-            step: of that `forward`.
-            dz: of each client that uploaded.
-            seeds: of random directions, from 0 to below 2^31.
+            step: number of the step of that `forward`.
+            dz: cut gradients of each client that uploaded.
+            seeds: seeds of random directions, from 0 to below 2^31.
 
         Returns:
-            By client, a slope along the direction of each seed, `(P,)`: see `LocalRule.slopes`.
+            A slope along the direction of each seed, `(P,)`, by client: see `LocalRule.slopes`.
         """
 
     @abstractmethod
     def move(self, step: int, seeds: Sequence[int], slopes: Tensor) -> None:
-        """Send slopes `(P,)` to all, and seeds to those that have not answered them; all step along these."""
+        """Send slopes `(P,)` to all, and seeds to those that did not answer them; all step along them."""
 
     @abstractmethod
-    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> Stepped:
+    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> StepResult:
         """Send outputs of the trunk for the last `forward`, by client; the clients' tails step on the loss.
 
         Servers reach this by `Upload.tail`, so that an algorithm need not know whether there is a tail.
@@ -85,7 +86,7 @@ class Cohort(ABC):
         """Train for the local epochs of the round."""
 
     @abstractmethod
-    def observed(self, part: Part) -> Sequence[Weights]:
+    def observe(self, part: Part) -> Sequence[Weights]:
         """Copies of clients' weights as they are, in the order of `clients`.
 
         They are for measuring and saving what clients never send: no algorithm computes with them, and they
@@ -94,4 +95,4 @@ class Cohort(ABC):
 
     @abstractmethod
     def weights(self, part: Part) -> Sequence[Weights]:
-        """Upload weights, in the order of `clients`; read them before asking for anything else."""
+        """Upload weights, in the order of `clients`; the caller reads them before it calls another verb."""

@@ -20,7 +20,7 @@ from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.local_rule import Extra, LocalRule
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, Stepped, Upload
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StepResult, Upload
 from fedsplit.parties.server_copies import ServerCopies
 from fedsplit.privacy.defence import Defence
 from fedsplit.privacy.noise import Noise, Secrets
@@ -39,24 +39,26 @@ class Blueprint:
     Args:
         body: the client model.
         head: the server model (FedAvg), the auxiliary model, the model's tail (split learning), or None.
-        keeps_head: whether a client's head is its own from round to round (FSL-SAGE, FedPer).
-        optimizer: steps body and head, each with a state of its own.
-        batches: makes the data of a client.
-        objective: what is minimised.
-        estimator: turns the head into cut gradients, where the head is not trained by the client.
-        schedule: of the learning rate.
-        seed: of the run.
-        rule: what clients descend along in a local step.
-        head_sees: makes of smashed data, labels and a seed what the server decodes, for the head; None
-            leaves them.
-        memory: where heads are set aside that clients keep without having any other state.
-        recorder: captures clients' steps as CUDA graphs; None where they are not captured.
-        estimates: whether the head is one of the estimator's.
-        trunk_shape: of one sample of what the head takes if it is a tail; None where it takes smashed data.
-        defence: what clients change of smashed data that leave them, and of their gradients.
-        secrets: of the clients, from which a defence's noise is made.
-        positions: those of padded batches that a defence sees.
-        sends_smashed: whether clients send smashed data.
+        keeps_head: True if each client keeps a head of its own from round to round (FSL-SAGE, FedPer).
+        optimizer: optimizer that steps body and head, each with a state of its own.
+        batches: maker of the data of a client, given its number.
+        objective: objective that clients minimise.
+        estimator: estimator that turns the head into cut gradients, where the client does not train the head.
+        schedule: schedule of the learning rate.
+        seed: seed of the run.
+        rule: rule that clients descend along in a local step.
+        head_sees: function from smashed data, labels and a seed to what the server decodes, for the head;
+            None
+          leaves them.
+        memory: place of heads that clients keep without having any other state.
+        recorder: recorder that captures clients' steps as CUDA graphs; None where nothing captures them.
+        estimates: True if the head is one of the estimator's.
+        trunk_shape: shape of one sample of what the head takes if it is a tail; None where it takes smashed
+            data.
+        defence: defence of the clients, which changes smashed data that leave them, and their gradients.
+        secrets: secrets of the clients, from which a defence's noise is drawn.
+        positions: positions of padded batches that a defence sees.
+        sends_smashed: True if clients send smashed data.
     """
 
     body: nn.Module
@@ -84,23 +86,23 @@ class Blueprint:
         """Gradient that the defence adds to cut gradients; None where it adds nothing."""
         return self.defence.extra_gradient if self.defence.adds_gradient else None
 
-    def released(self, exact: Upload, round: int, purpose: str = "smashed data") -> Upload:
+    def release(self, exact: Upload, round: int, purpose: str = "smashed data") -> Upload:
         """An upload as it leaves its client, whose defence has changed the smashed data.
 
         Args:
-            exact: with exact smashed data.
-            round: of which it is.
-            purpose: of the upload; those of another have other noise.
+            exact: upload with exact smashed data.
+            round: number of its round.
+            purpose: purpose of the upload; another purpose draws other noise.
         """
         if not self.defence.releases:
             return exact
         noise = self.secrets.noise(purpose, client=exact.client, round=round, step=exact.step)
-        packed, padded = self.positions.packed, self.positions.padded
+        packed, padded = self.positions.pack, self.positions.pad
         real = padded(packed(exact.z, exact.y), exact.y)  # zeros that stand for padding count in no norm
         z = self.defence.release(real, noise)
         return replace(exact, z=padded(packed(z, exact.y), exact.y, self.positions.padding))
 
-    def seen_by_head(self, exact: Upload, round: int) -> Tensor:
+    def head_input(self, exact: Upload, round: int) -> Tensor:
         """Smashed data as the server would decode them, for a head that goes on from these.
 
         Raises:
@@ -109,12 +111,12 @@ class Blueprint:
         assert self.head_sees is not None
         seed = rounding_seed(self.seed, "smashed", exact.client, round, exact.step)
         try:
-            return self.head_sees(self.released(exact, round).z, exact.y, seed)
+            return self.head_sees(self.release(exact, round).z, exact.y, seed)
         except NonFiniteTensor as error:
             raise NonFinite("smashed", exact.client) from error
 
     def rule_seed(self, client: int, round: int, step: int) -> int | Noise:
-        """Seed of what the rule of a local step draws; where that is noise of a defence, the noise."""
+        """Seed of what a local step's rule draws; the noise itself where a defence draws noise."""
         if self.rule.per_sample:
             return self.secrets.noise("gradients", client=client, round=round, step=step)
         return seed_of(self.seed, "local rule", client=client, round=round, step=step)
@@ -131,7 +133,7 @@ class Blueprint:
         return x.new_zeros((len(x), *self.trunk_shape), dtype=torch.get_default_dtype())
 
     def pass_through(self, x: Tensor, y: Tensor) -> None:
-        """Forward passes of a batch through body and head, for who wants to watch; moves nothing."""
+        """Pass a batch through body and head forward, for hooks that watch; moves nothing."""
         with torch.no_grad():
             z = ModelState(self.body).forward(x, seed=0)
             if self.trunk_shape is not None:
@@ -146,18 +148,18 @@ class Engine(ABC):
     """Answers a cohort's verbs for the clients of this process; see `Cohort`.
 
     Args:
-        blueprint: what clients are made of.
+        blueprint: parts that clients are made of.
     """
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint = blueprint
 
-    def opened(self) -> AbstractContextManager[object]:
+    def open(self) -> AbstractContextManager[object]:
         """Start what computes clients, and end it afterwards."""
         return nullcontext()
 
     def enter(self, clients: Sequence[int]) -> None:
-        """These clients, ascending, take part until others do; verbs are for them or some of them."""
+        """Let these clients, ascending, take part until others do; verbs are for all or some of them."""
         self.form(self.units(clients))
 
     def units(self, clients: Sequence[int]) -> Sequence[Sequence[int]]:
@@ -174,13 +176,13 @@ class Engine(ABC):
 
     @abstractmethod
     def weights(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
-        """Weights of clients, in their order, to be read before anything else is asked."""
+        """Weights of clients, in their order; the caller reads them before it calls another verb."""
 
     @abstractmethod
     def forward(self, clients: Sequence[int], round: int, step: int) -> Sequence[Upload]:
         """Smashed data of those clients that have such a step; changes no state."""
 
-    def evaluated(self, clients: Sequence[int], round: int, step: int) -> Sequence[Upload]:
+    def forward_evaluating(self, clients: Sequence[int], round: int, step: int) -> Sequence[Upload]:
         """Smashed data as models are evaluated: with running statistics, samples as they are, each once."""
         module, uploads = self.blueprint.body, []
         having = [client for client in clients if step < self.blueprint.batches(client).steps_of_epoch]
@@ -191,7 +193,7 @@ class Engine(ABC):
                 with torch.no_grad():
                     z = functional_call(module, weights, (compute_format(x),))
                 exact = Upload(client, step, z, y)
-                uploads.append(self.blueprint.released(exact, round, "evaluated smashed data"))
+                uploads.append(self.blueprint.release(exact, round, "evaluated smashed data"))
         finally:
             module.train()
         return uploads
@@ -213,8 +215,8 @@ class Engine(ABC):
         """Step clients along the mean of directions; see `Cohort.move`."""
 
     @abstractmethod
-    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
-        """Step tails on what the trunk made of the last `forward`; see `Cohort.step_tail`."""
+    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> StepResult:
+        """Step tails on the trunk's outputs for the last `forward`; see `Cohort.step_tail`."""
 
     @abstractmethod
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
@@ -229,23 +231,23 @@ class Engine(ABC):
 
     @abstractmethod
     def load_state(self, state: State) -> None:
-        """Take over what `state` of any engine gave."""
+        """Take over a state that `state` of any engine returned."""
 
     @abstractmethod
     def take(self, clients: Collection[int]) -> State:
-        """The state of those of some clients that have any, as `state` gives it; they leave this engine."""
+        """Move the state of some clients out of this engine, in the form of `state`."""
 
     @abstractmethod
     def give(self, state: State) -> None:
-        """Take over the state of some clients, as `take` gives it, beside that of others."""
+        """Add the state of some clients, in the form of `take`, to that of others."""
 
     @abstractmethod
     def drop_heads(self, clients: Collection[int]) -> None:
-        """Drop heads that clients keep without having any other state; they are given others."""
+        """Drop the heads of clients without any other state; they get new ones."""
 
     @abstractmethod
     def forget(self) -> None:
-        """Drop what clients keep from round to round, but for heads of their own."""
+        """Drop what clients keep from round to round, except heads of their own."""
 
     @abstractmethod
     def server_copies(

@@ -30,8 +30,9 @@ class Outputs(Protocol):
 
         Args:
             x: inputs.
-            at: positions whose outputs are wanted, see `outputs_at`.
-            received: makes of smashed data what the server receives; None: as they are.
+            at: positions at which outputs are wanted, see `outputs_at`.
+            received: function from smashed data to what the server receives; None: it receives them as they
+                are.
         """
 
 
@@ -59,10 +60,10 @@ class Scores:
     @classmethod
     def mean(cls, scores: Sequence["Scores"]) -> "Scores":
         """Mean of each measure over models, of which all have it or none."""
-        accuracies = [each.accuracy for each in scores if each.accuracy is not None]
-        perplexities = [each.perplexity for each in scores if each.perplexity is not None]
+        accuracies = [score.accuracy for score in scores if score.accuracy is not None]
+        perplexities = [score.perplexity for score in scores if score.perplexity is not None]
         return cls(
-            fmean(each.loss for each in scores),
+            fmean(score.loss for score in scores),
             fmean(accuracies) if accuracies else None,
             fmean(perplexities) if perplexities else None,
         )
@@ -73,10 +74,10 @@ class Evaluator:
 
     Args:
         model: the halves, or three parts.
-        samples: to evaluate on.
-        objective: what is measured.
+        samples: samples to evaluate on.
+        objective: objective that is measured.
         batch_size: samples at a time.
-        auxiliary: takes the server model's place where its weights are given too.
+        auxiliary: model that takes the server model's place where its weights are given too.
     """
 
     def __init__(
@@ -115,7 +116,9 @@ class Evaluator:
         accuracy = None if hits is None else int(hits) / terms
         return Scores(mean, accuracy, _exp(mean) if self.objective.has_perplexity else None)
 
-    def released(self, full_weights: Weights, auxiliary: Weights | None, change: Change) -> float | None:
+    def released_accuracy(
+        self, full_weights: Weights, auxiliary: Weights | None, change: Change
+    ) -> float | None:
         """Accuracy of the model where smashed data are changed on their way; see `Scores`."""
         return self._scores(self._passes(full_weights, auxiliary, change)).accuracy
 
@@ -123,12 +126,12 @@ class Evaluator:
         self, full_weights: Weights, auxiliary: Weights | None = None, within: slice = slice(None)
     ) -> Tensor:
         """Correctness of each sample's classification: bool `(n,)`."""
-        found = []
+        batches = []
         for logits, y in self._passes(full_weights, auxiliary, within=within):
             classes = self.objective.classes(y)
             assert classes is not None, "labels are no classes"
-            found.append(logits.argmax(1) == classes)
-        return torch.cat(found)
+            batches.append(logits.argmax(1) == classes)
+        return torch.cat(batches)
 
     def logits(self, full_weights: Weights, auxiliary: Weights | None = None) -> Tensor:
         """Logits of each sample, `(n, classes)`."""
@@ -137,22 +140,22 @@ class Evaluator:
     @contextmanager
     def model(self, full_weights: Weights, auxiliary: Weights | None = None) -> Iterator[Outputs]:
         """The whole model with these weights, in evaluation mode meanwhile."""
-        client, *between, last = halves = self._loaded(full_weights, auxiliary)
+        client, *between, last_half = halves = self._load(full_weights, auxiliary)
         for half in halves:
             half.module.eval()
 
-        def passed(half: ModelState, x: Tensor, **further: Tensor) -> Tensor:
+        def pass_through(half: ModelState, x: Tensor, **further: Tensor) -> Tensor:
             output: Tensor = functional_call(half.module, (half.parameters, half.buffers), (x,), further)
             return output
 
         def outputs(
             x: Tensor, at: Tensor | None = None, received: Callable[[Tensor], Tensor] | None = None
         ) -> Tensor:
-            z = passed(client, x)
+            z = pass_through(client, x)
             z = z if received is None else received(z)
             for half in between:
-                z = passed(half, z)
-            return outputs_at(partial(passed, last), last.module, z, at)
+                z = pass_through(half, z)
+            return outputs_at(partial(pass_through, last_half), last_half.module, z, at)
 
         try:
             yield outputs
@@ -178,7 +181,7 @@ class Evaluator:
                 received = None if change is None else partial(change, y=y, number=number)
                 yield outputs(x, self.objective.targets(y), received), y
 
-    def _loaded(self, full_weights: Weights, auxiliary: Weights | None) -> list[ModelState]:
+    def _load(self, full_weights: Weights, auxiliary: Weights | None) -> list[ModelState]:
         for half in self._halves:
             half.load(full_weights)
         if auxiliary is None:

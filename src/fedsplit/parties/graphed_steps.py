@@ -6,7 +6,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from fedsplit.computing.captured_steps import Graphed, Outputs, Recorder
+from fedsplit.computing.captured_steps import GraphedFunction, Outputs, Recorder
 from fedsplit.computing.steppable import Steppable
 from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.objectives.losses import Losses
@@ -22,12 +22,12 @@ class GraphedSteps:
     """Steps of body and head of a client, or of some rows of a stack; for models that draw nothing.
 
     Args:
-        recorder: captures.
-        body: the client model of these rows.
-        head: what is behind it; None where there is nothing.
-        losses: of a client, or of each of these rows.
-        estimator: makes cut gradients of a head that is not trained.
-        rule: what both descend along; one that draws nothing.
+        recorder: recorder that captures the steps.
+        body: client model of these rows.
+        head: model behind the client model; None where there is none.
+        losses: losses of a client, or of each of these rows.
+        estimator: estimator that makes cut gradients of a head that the client does not train.
+        rule: rule that both descend along; it draws nothing.
     """
 
     def __init__(
@@ -63,18 +63,18 @@ class GraphedSteps:
                 learning_rate_factor=factor,
             )
 
-        self.forward = Graphed(forward, recorder)
+        self.forward = GraphedFunction(forward, recorder)
         """`(rows, x)` to smashed data; changes no state."""
-        self.backward = Graphed(backward, recorder)
+        self.backward = GraphedFunction(backward, recorder)
         """`(rows, x, dz, factor)`: descend along the cut gradient, on the pass through `x` taken again.
 
         A graph keeps nothing for another one: activations of all clients, for each of their batch sizes,
         would stay in memory. So the second graph computes the first one's pass again.
         """
-        self.train = Graphed(train, recorder)
+        self.train = GraphedFunction(train, recorder)
         """`(rows, train_head_too, x, y, factor)`: see `local_step`."""
 
     def drop(self) -> None:
         """Forget what was captured: state was replaced."""
-        for graphed in (self.forward, self.backward, self.train):
-            graphed.drop()
+        for function in (self.forward, self.backward, self.train):
+            function.drop()

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from fedsplit.computing.directions import gradients_along
-from fedsplit.computing.steppable import Kept, Seed, Steppable
+from fedsplit.computing.steppable import RuleTensors, Seed, Steppable
 from fedsplit.objectives.losses import Losses
 from fedsplit.randomness import generator
 from fedsplit.state.weights import Weights
 
-Seen: TypeAlias = Callable[[Tensor], Tensor] | None
+Decode: TypeAlias = Callable[[Tensor], Tensor] | None
 """Smashed data as the head sees them; None: as they are."""
 Extra: TypeAlias = Callable[[Tensor, Tensor], Tensor] | None
 """Term added to the cut gradient, a function of one client's inputs and smashed data; None adds nothing."""
@@ -41,7 +41,7 @@ class LocalBatch:
     x: Tensor
     y: Tensor
     seeds: StepSeeds = UNSEEDED
-    seen: Seen = None
+    decode: Decode = None
     extra: Extra = None
 
 
@@ -52,8 +52,8 @@ class LocalGradients:
     Args:
         z: smashed data, without a graph.
         loss: mean loss of the batch before the step, a 0-d tensor, or one of each client.
-        body: of the client model.
-        head: of what is behind it.
+        body: directions of the client model.
+        head: directions of the model behind it.
     """
 
     z: Tensor
@@ -68,7 +68,7 @@ class LocalRule:
     A rule is for one client, or for K clients at once, whose tensors then have a row a client.
     """
 
-    anchored: ClassVar[bool] = False
+    keeps_anchor: ClassVar[bool] = False
     """True if clients keep the weights that they received last, as `Steppable.anchor`."""
     draws: ClassVar[bool] = False
     """True if `gradients` draws random numbers; it then gets a seed for each step."""
@@ -80,8 +80,8 @@ class LocalRule:
     differentiates: ClassVar[bool] = True
     """True if it uses gradients of smashed data, to which something can be added."""
     keeps: ClassVar[tuple[str, ...]] = ()
-    """Names of what clients keep for it from round to round, as `Steppable.kept`; with these it has control
-    variates: `receive` and `control_variates`."""
+    """Names of what clients keep for it from round to round, as `Steppable.rule_tensors`; with these it has
+    control variates: `receive` and `control_variates`."""
     answers_seeds: ClassVar[bool] = False
     """True if it takes forward passes alone, on one client model that all clients share: they answer seeds by
     `slopes`, and all step along `estimate`."""
@@ -94,12 +94,12 @@ class LocalRule:
         """Gradients of the head's loss, where the head is trained at the client."""
         body, head, losses, seeds = batch.body, batch.head, batch.losses, batch.seeds
         z = body.forward(batch.x, seed=seeds.body)
-        own = list(body.trained.values())
-        if batch.seen is not None:
-            seen = batch.seen(z.detach())
-            head_loss, dz, of_head = head_gradients(head, losses, seen, batch.y, seed=seeds.head)
+        parameters = list(body.trainable.values())
+        if batch.decode is not None:
+            decoded = batch.decode(z.detach())
+            head_loss, dz, head_gradient = head_gradients(head, losses, decoded, batch.y, seed=seeds.head)
             dz = with_extra(body, batch.x, z, dz, batch.extra)
-            return LocalGradients(z.detach(), head_loss, gradients_of(z, own, dz), of_head)
+            return LocalGradients(z.detach(), head_loss, gradients_of(z, parameters, dz), head_gradient)
         version = z._version
         loss = losses.mean(head.forward(z, seed=seeds.head, at=losses.targets(batch.y)), batch.y)
         if z._version != version:
@@ -107,8 +107,10 @@ class LocalRule:
         outputs: list[tuple[Tensor, Tensor | None]] = [(loss.sum(), None)]
         if batch.extra is not None:
             outputs.append((z, body.for_each(batch.extra, batch.x, z.detach())))
-        gradients = _along(outputs, [*own, *head.trained.values()])
-        return LocalGradients(z.detach(), loss.detach(), gradients[: len(own)], gradients[len(own) :])
+        gradients = _along(outputs, [*parameters, *head.trainable.values()])
+        return LocalGradients(
+            z.detach(), loss.detach(), gradients[: len(parameters)], gradients[len(parameters) :]
+        )
 
     def along(self, body: Steppable, x: Tensor, z: Tensor, dz: Tensor, seed: Seed) -> Sequence[Tensor]:
         """Gradients of the client model along cut gradients that others give.
@@ -116,13 +118,13 @@ class LocalRule:
         Args:
             body: the client model.
             x: inputs.
-            z: what its forward pass made of them, graph attached.
+            z: outputs of its forward pass, graph attached.
             dz: cut gradient of the mean loss.
-            seed: of the step.
+            seed: seed of the step.
         """
-        return gradients_of(z, list(body.trained.values()), dz)
+        return gradients_of(z, list(body.trainable.values()), dz)
 
-    def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
+    def correct_gradients(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
         """Directions that a model descends along, in the order of its `trained`."""
         return gradients
 
@@ -134,10 +136,10 @@ class LocalRule:
         Args:
             body: the client model; it is left as it is.
             x: inputs.
-            z: smashed data that it makes of these.
-            dz: cut gradient there.
-            seeds: of directions, the same for all clients.
-            seed: of what body draws.
+            z: smashed data of these inputs.
+            dz: cut gradient at these smashed data.
+            seeds: seeds of directions, the same for all clients.
+            seed: seed of what body draws.
         """
         raise AssertionError("clients with this rule answer no seeds")
 
@@ -145,17 +147,17 @@ class LocalRule:
         """Gradient that slopes `(P,)` along the directions of seeds make, in the order of `trained`."""
         raise AssertionError("clients with this rule answer no seeds")
 
-    def receive(self, kept: Kept, control_variates: Weights, steps: int) -> None:
+    def receive(self, rule_tensors: RuleTensors, control_variates: Weights, steps: int) -> None:
         """Take over the server's control variates at the beginning of a round.
 
         Args:
-            kept: of one model of one client.
-            control_variates: by parameter; those of other models are among them.
-            steps: of the client in a round.
+            rule_tensors: tensors that the rule keeps for one model of one client.
+            control_variates: the server's control variates by parameter, those of other models included.
+            steps: local steps of the client in a round.
         """
         raise AssertionError("this rule has no control variates")
 
-    def control_variates(self, kept: Kept, steps: int) -> Weights:
+    def control_variates(self, rule_tensors: RuleTensors, steps: int) -> Weights:
         """Control variates of one model of one client, for the server; arguments as of `receive`."""
         raise AssertionError("this rule has no control variates")
 
@@ -166,7 +168,7 @@ def head_gradients(
     """Mean loss of a batch, and its gradients with respect to smashed data and to the head's parameters."""
     z = z.detach().requires_grad_()
     loss = losses.mean(head.forward(z, seed=seed, at=losses.targets(y)), y)
-    dz, *gradients = torch.autograd.grad(loss.sum(), [z, *head.trained.values()])
+    dz, *gradients = torch.autograd.grad(loss.sum(), [z, *head.trainable.values()])
     return loss.detach(), dz, gradients
 
 
@@ -191,12 +193,17 @@ def standard_normal(like: Sequence[Tensor], seed: Seed, number: int) -> list[Ten
     """Standard normal numbers in the shapes of some tensors; of many clients, each client's own in its row.
 
     Args:
-        like: tensors of one client, or with a row a client.
-        seed: of the step: `StepSeeds.rule`.
-        number: of the draw in the step.
+        like: tensors of one client, or with a row for each client.
+        seed: seed of the step: `StepSeeds.rule`.
+        number: number of the draw in the step.
     """
     if isinstance(seed, int):
         draw = generator(seed, "direction", step=number)
-        return [torch.randn(each.shape, generator=draw, dtype=each.dtype).to(each.device) for each in like]
-    rows = [standard_normal([each[row] for each in like], own, number) for row, own in enumerate(seed)]
-    return [torch.stack(each) for each in zip(*rows, strict=True)]
+        return [
+            torch.randn(tensor.shape, generator=draw, dtype=tensor.dtype).to(tensor.device) for tensor in like
+        ]
+    rows = [
+        standard_normal([tensor[row] for tensor in like], seed_of_row, number)
+        for row, seed_of_row in enumerate(seed)
+    ]
+    return [torch.stack(tensors) for tensors in zip(*rows, strict=True)]

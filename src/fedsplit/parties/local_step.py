@@ -23,16 +23,16 @@ from fedsplit.estimators.estimator import GradientEstimator
 from fedsplit.objectives.losses import Losses
 from fedsplit.parties.local_rule import (
     UNSEEDED,
+    Decode,
     Extra,
     LocalBatch,
     LocalRule,
-    Seen,
     StepSeeds,
     head_gradients,
     with_extra,
 )
 
-Found = TypeVar("Found")
+TailLosses = TypeVar("TailLosses")
 
 
 @dataclass(frozen=True)
@@ -58,33 +58,33 @@ def train_head(
     A client steps the tail of its model so, on the trunk's outputs, and by its rule.
     """
     loss, dz, gradients = head_gradients(head, losses, z, y, seed=seed)
-    head.descend(rule.corrected(gradients, head) if rule else gradients, learning_rate_factor)
+    head.descend(rule.correct_gradients(gradients, head) if rule else gradients, learning_rate_factor)
     return HeadStep(loss, dz)
 
 
 def train_trunk(
     trunk: Steppable,
-    tail: Callable[[Tensor], tuple[Found, Tensor]],
+    tail: Callable[[Tensor], tuple[TailLosses, Tensor]],
     z: Tensor,
     *,
     learning_rate_factor: float,
     seed: Seed,
-) -> tuple[Found, Tensor]:
-    """Step `trunk` between the cuts of a model on smashed data; losses as `tail` gives them, cut gradient.
+) -> tuple[TailLosses, Tensor]:
+    """Step `trunk` between the cuts of a model on smashed data; losses that `tail` returns, and cut gradient.
 
     Args:
-        trunk: what is between the cuts.
-        tail: takes the trunk's outputs; gives losses, and the gradient with respect to these outputs.
+        trunk: model between the cuts.
+        tail: function from the trunk's outputs to losses and the gradient with respect to these outputs.
         z: smashed data.
-        learning_rate_factor: of the schedule.
-        seed: of what the trunk draws.
+        learning_rate_factor: factor of the learning rate that the schedule gives.
+        seed: seed of what the trunk draws.
     """
     z = z.detach().requires_grad_()
     h = trunk.forward(z, seed=seed)
-    found, along = tail(h.detach())
-    dz, *gradients = gradients_along([(h, along.view_as(h))], [z, *trunk.trained.values()])
+    losses, along = tail(h.detach())
+    dz, *gradients = gradients_along([(h, along.view_as(h))], [z, *trunk.trainable.values()])
     trunk.descend(gradients, learning_rate_factor)
-    return found, dz
+    return losses, dz
 
 
 def descend_body(
@@ -98,20 +98,20 @@ def descend_body(
     extra: Extra = None,
     seed: Seed = None,
 ) -> None:
-    """Step `body` along the cut gradient `dz`, and what is extra.
+    """Step `body` along the cut gradient `dz`, and along an extra gradient.
 
     Args:
         body: the client model.
         x: inputs.
-        z: what its forward pass made of them, graph attached.
-        dz: the cut gradient.
-        rule: what it descends along.
-        learning_rate_factor: of the schedule.
-        extra: gradient beside `dz`.
-        seed: of what the rule draws.
+        z: outputs of its forward pass, graph attached.
+        dz: cut gradient of the mean loss.
+        rule: rule that the body descends along.
+        learning_rate_factor: factor of the learning rate that the schedule gives.
+        extra: gradient that the client adds to `dz`.
+        seed: seed of what the rule draws.
     """
     gradients = rule.along(body, x, z, with_extra(body, x, z, dz, extra), seed)
-    body.descend(rule.corrected(gradients, body), learning_rate_factor)
+    body.descend(rule.correct_gradients(gradients, body), learning_rate_factor)
 
 
 def local_step(
@@ -125,33 +125,33 @@ def local_step(
     estimator: GradientEstimator | None,
     learning_rate_factor: float | Tensor,
     seeds: StepSeeds = UNSEEDED,
-    seen: Seen = None,
+    decode: Decode = None,
     extra: Extra = None,
 ) -> Outputs:
     """A whole step where body and head sit on one machine: smashed data and, of a trained head, the loss.
 
     Args:
         body: the client model.
-        head: what is behind it.
-        losses: of the batch.
+        head: model behind the client model.
+        losses: losses of the batch.
         x: inputs.
         y: labels.
-        rule: what both descend along.
-        estimator: makes cut gradients of a head that is left as it is; None: the head is trained too, and
-            both go along its own loss.
-        learning_rate_factor: of the schedule.
-        seeds: of what is drawn.
-        seen: smashed data as the head sees them; None: as they are.
+        rule: rule that both descend along.
+        estimator: estimator that makes cut gradients of a head that is left as it is; None: the client trains
+            the head too, and both descend along its own loss.
+        learning_rate_factor: factor of the learning rate that the schedule gives.
+        seeds: seeds of what body, head and rule draw.
+        decode: function from smashed data to what the head takes; None: it takes them as they are.
         extra: gradient of smashed data beside that of the loss.
     """
     if estimator is None:
-        found = rule.gradients(LocalBatch(body, head, losses, x, y, seeds, seen, extra))
-        body.descend(rule.corrected(found.body, body), learning_rate_factor)
-        head.descend(rule.corrected(found.head, head), learning_rate_factor)
-        return found.z, found.loss
+        gradients = rule.gradients(LocalBatch(body, head, losses, x, y, seeds, decode, extra))
+        body.descend(rule.correct_gradients(gradients.body, body), learning_rate_factor)
+        head.descend(rule.correct_gradients(gradients.head, head), learning_rate_factor)
+        return gradients.z, gradients.loss
     z = body.forward(x, seed=seeds.body)
     smashed = z.detach()
-    decoded = smashed if seen is None else seen(smashed)
+    decoded = smashed if decode is None else decode(smashed)
     dz = losses.per_term(estimator.estimate(head, losses, decoded, y, seed=seeds.head).detach(), y)
     factor = learning_rate_factor
     descend_body(body, x, z, dz, rule=rule, learning_rate_factor=factor, extra=extra, seed=seeds.rule)
@@ -163,7 +163,7 @@ Slopes = Callable[[Tensor, Sequence[int]], Tensor]
 
 
 def forward_alone(body: Steppable, x: Tensor, *, rule: LocalRule, seed: Seed) -> tuple[Tensor, Slopes]:
-    """Smashed data, and what answers seeds; nothing is kept for a backward pass."""
+    """Smashed data, and the function that answers seeds; nothing is kept for a backward pass."""
     with torch.no_grad():
         z = body.forward(x, seed=seed, buffers=body.frozen_buffers())
     return z, partial(rule.slopes, body, x, z, seed=seed)
@@ -176,7 +176,7 @@ Descend = Callable[[Tensor, float], object]
 def forward_body(
     body: Steppable, x: Tensor, *, rule: LocalRule, seeds: StepSeeds, extra: Extra = None
 ) -> tuple[Tensor, Descend]:
-    """Smashed data, and what the cut gradient is to be given to; `body` stays as it is until then."""
+    """Smashed data, and the function that takes their cut gradient; `body` stays as it is until then."""
     buffers = body.frozen_buffers()
     z = body.forward(x, seed=seeds.body, buffers=buffers)
 

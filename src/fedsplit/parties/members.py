@@ -8,14 +8,14 @@ from fedsplit.errors import UserError
 from fedsplit.optim.optimizers import Optimizer, RowOptimizer
 from fedsplit.state.state import State
 
-_Named: TypeAlias = dict[str, StackedState]
+_ModelStacks: TypeAlias = dict[str, StackedState]
 
 
 def row_optimizer(optimizer: Optimizer) -> RowOptimizer:
     """An optimizer that can step many clients.
 
     Raises:
-        UserError: this one cannot.
+        UserError: this optimizer cannot.
     """
     if not isinstance(optimizer, RowOptimizer):
         message = f"must be sequential: {type(optimizer).__name__} cannot step many clients at once"
@@ -27,7 +27,7 @@ def largest_first(samples: Mapping[int, int]) -> list[int]:
     """Clients in the order of rows: who has a batch at a step, and of which size, is then mostly a range.
 
     Args:
-        samples: how many each client has.
+        samples: number of samples of each client.
     """
     return sorted(samples, key=lambda client: (-samples[client], client))
 
@@ -36,11 +36,11 @@ class Members:
     """States of some clients that are computed together: a row a client in each of `models`.
 
     Args:
-        clients: in the order of rows.
-        models: by the name under which a client's state holds them.
+        clients: numbers of the clients, in the order of rows.
+        models: stacked models, by the name under which a client's state holds them.
     """
 
-    def __init__(self, clients: Sequence[int], models: _Named) -> None:
+    def __init__(self, clients: Sequence[int], models: _ModelStacks) -> None:
         self.clients, self.models = list(clients), models
         self.row = {client: row for row, client in enumerate(self.clients)}
 
@@ -53,8 +53,8 @@ class Members:
         """Take over the state of one client, or as much of it as was kept."""
         row = self.row[client]
         for name, model in self.models.items():
-            kept = state.get(name)
-            if kept and "optimizer" in kept:
-                model.load_row_state(row, kept)
-            elif kept:
-                model.load_row(row, kept["weights"])
+            model_state = state.get(name)
+            if model_state and "optimizer" in model_state:
+                model.load_row_state(row, model_state)
+            elif model_state:
+                model.load_row(row, model_state["weights"])

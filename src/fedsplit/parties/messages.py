@@ -25,8 +25,9 @@ class LocalWork:
             gradient estimator makes of the head, and leave the head as it is.
         upload_interval: upload at local steps 0, q, 2q, ...; None never.
         skip_first_upload: clients whose upload of step 0 the server already has.
-        in_order: whether uploads are wanted by (client, step); else those of each client by step, as they are
-            made, so that none has to wait in memory.
+        in_order: True if uploads are wanted by (client, step); else each client's come by step as soon as
+            they
+          are made, so that none has to wait in memory.
     """
 
     train_head: bool
@@ -51,9 +52,9 @@ class BatchLoss:
     """Number of terms in the loss of each of these batches."""
 
 
-Stepped: TypeAlias = tuple[list[BatchLoss], Mapping[int, Tensor]]
+StepResult: TypeAlias = tuple[list[BatchLoss], Mapping[int, Tensor]]
 """Losses of a step of some clients' batches, and by client the gradient with respect to what was given."""
-Tail: TypeAlias = Callable[[Mapping[int, Tensor]], Stepped]
+Tail: TypeAlias = Callable[[Mapping[int, Tensor]], StepResult]
 """Function that sends clients the trunk's output for their last uploads; their tails step on the loss."""
 
 
@@ -97,8 +98,8 @@ class UploadStack:
     @classmethod
     def of(cls, uploads: Sequence[Upload]) -> "UploadStack":
         """Stack of uploads with equal shapes, all of one step."""
-        z, y = torch.stack([each.z for each in uploads]), torch.stack([each.y for each in uploads])
-        return cls([each.client for each in uploads], uploads[0].step, z, y, uploads[0].tail)
+        z, y = torch.stack([upload.z for upload in uploads]), torch.stack([upload.y for upload in uploads])
+        return cls([upload.client for upload in uploads], uploads[0].step, z, y, uploads[0].tail)
 
 
 class StackedUploads(Sequence[Upload]):
@@ -107,7 +108,7 @@ class StackedUploads(Sequence[Upload]):
     def __init__(self, stacks: Sequence[UploadStack]) -> None:
         self.stacks = stacks
 
-    def _ordered(self) -> list[Upload]:
+    def _in_client_order(self) -> list[Upload]:
         uploads = (upload for stack in self.stacks for upload in stack.uploads())
         return sorted(uploads, key=lambda upload: (upload.client, upload.step))
 
@@ -117,11 +118,11 @@ class StackedUploads(Sequence[Upload]):
     def __getitem__(self, index: slice) -> Sequence[Upload]: ...
     @override
     def __getitem__(self, index: int | slice) -> Upload | Sequence[Upload]:
-        return self._ordered()[index]
+        return self._in_client_order()[index]
 
     @override
     def __iter__(self) -> Iterator[Upload]:
-        return iter(self._ordered())
+        return iter(self._in_client_order())
 
     @override
     def __len__(self) -> int:
@@ -151,12 +152,12 @@ class StackedGradients(Mapping[int, Tensor]):
         """The same tensors by client, whichever way they are held."""
         if isinstance(tensors, cls):
             return tensors
-        return cls([([client], own[None]) for client, own in tensors.items()])
+        return cls([([client], gradient[None]) for client, gradient in tensors.items()])
 
     def of(self, clients: Sequence[int]) -> Tensor:
         """Gradients of some clients, `(k, b, ...)`."""
-        for known, dz in self.stacks:
-            if list(known) == list(clients):
+        for members, dz in self.stacks:
+            if list(members) == list(clients):
                 return dz
         return torch.stack([self[client] for client in clients])
 
@@ -180,25 +181,26 @@ class BroadcastGradients(Mapping[int, Tensor]):
     """Cut gradients by client, of which some are one and the same, sent as one broadcast.
 
     Args:
-        own: those of clients that get their own.
-        shared: of the others, with as many rows as the largest of their batches; each takes its first rows.
-        receivers: the others, at least one.
+        gradients: gradients of clients that get their own.
+        broadcast: gradient of the others, with as many rows as their largest batch; each takes its first
+            rows.
+        receivers: numbers of the others, at least one.
     """
 
     def __init__(self, own: Mapping[int, Tensor], shared: Tensor, receivers: Sequence[int]) -> None:
-        self.own, self.shared, self.receivers = own, shared, receivers
+        self.gradients, self.broadcast, self.receivers = own, shared, receivers
 
     @override
     def __getitem__(self, client: int) -> Tensor:
-        return self.shared if client in self.receivers else self.own[client]
+        return self.broadcast if client in self.receivers else self.gradients[client]
 
     @override
     def __iter__(self) -> Iterator[int]:
-        return iter(sorted([*self.own, *self.receivers]))
+        return iter(sorted([*self.gradients, *self.receivers]))
 
     @override
     def __len__(self) -> int:
-        return len(self.own) + len(self.receivers)
+        return len(self.gradients) + len(self.receivers)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from typing_extensions import override
 
-from fedsplit.computing.steppable import Kept, Seed, Steppable
+from fedsplit.computing.steppable import RuleTensors, Seed, Steppable
 from fedsplit.objectives.objective import Objective
 from fedsplit.parties.local_rule import LocalBatch, LocalGradients, LocalRule
 from fedsplit.privacy.defence import Defence
@@ -25,53 +25,53 @@ class PrivateGradients(LocalRule):
     samples through them alone.
 
     Args:
-        rule: what corrects gradients.
-        defence: says how they are clipped, and what noise they get.
-        objective: of the clients.
+        rule: rule that corrects gradients.
+        defence: defence that clips gradients, and adds noise to them.
+        objective: objective of the clients.
     """
 
     draws = per_sample = True
 
     def __init__(self, rule: LocalRule, defence: Defence, objective: Objective) -> None:
         self._rule, self._defence, self._objective = rule, defence, objective
-        self.anchored, self.keeps = rule.anchored, rule.keeps  # type: ignore[misc]
+        self.keeps_anchor, self.keeps = rule.keeps_anchor, rule.keeps  # type: ignore[misc]
 
     @override
     def gradients(self, batch: LocalBatch) -> LocalGradients:
-        assert batch.seen is None, "heads go on from smashed data as they are"
+        assert batch.decode is None, "heads go on from smashed data as they are"
         body, head, mean = batch.body, batch.head, self._objective.mean
         with torch.no_grad():
             z = body.forward(batch.x, seed=batch.seeds.body)
             at = batch.losses.targets(batch.y)
             loss = batch.losses.mean(head.forward(z, seed=batch.seeds.head, at=at), batch.y)
-        count = len(body.trained)
+        count = len(body.trainable)
 
         def loss_of(weights: list[Weights], x: Tensor, y: Tensor) -> Tensor:
-            outputs = _passed(head.module, weights[1], _passed(body.module, weights[0], x[None]))
+            outputs = _forward(head.module, weights[1], _forward(body.module, weights[0], x[None]))
             return mean(outputs, y[None])
 
-        found = self._private([body, head], loss_of, batch.x, batch.y, noise=batch.seeds.rule)
-        return LocalGradients(z, loss, found[:count], found[count:])
+        gradients = self._private([body, head], loss_of, batch.x, batch.y, noise=batch.seeds.rule)
+        return LocalGradients(z, loss, gradients[:count], gradients[count:])
 
     @override
     def along(self, body: Steppable, x: Tensor, z: Tensor, dz: Tensor, seed: Seed) -> Sequence[Tensor]:
         def pull_of(weights: list[Weights], x: Tensor, dz: Tensor) -> Tensor:
-            return (_passed(body.module, weights[0], x[None])[0] * dz).sum()
+            return (_forward(body.module, weights[0], x[None])[0] * dz).sum()
 
-        of_samples = dz.view_as(z) * _samples(dz, seed)  # as a mean over samples, each has its share
-        return self._private([body], pull_of, x, of_samples, noise=seed)
-
-    @override
-    def corrected(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
-        return self._rule.corrected(gradients, model)
+        sample_gradients = dz.view_as(z) * _samples(dz, seed)  # as a mean over samples, each has its share
+        return self._private([body], pull_of, x, sample_gradients, noise=seed)
 
     @override
-    def receive(self, kept: Kept, control_variates: Weights, steps: int) -> None:
-        self._rule.receive(kept, control_variates, steps)
+    def correct_gradients(self, gradients: Sequence[Tensor], model: Steppable) -> Sequence[Tensor]:
+        return self._rule.correct_gradients(gradients, model)
 
     @override
-    def control_variates(self, kept: Kept, steps: int) -> Weights:
-        return self._rule.control_variates(kept, steps)
+    def receive(self, rule_tensors: RuleTensors, control_variates: Weights, steps: int) -> None:
+        self._rule.receive(rule_tensors, control_variates, steps)
+
+    @override
+    def control_variates(self, rule_tensors: RuleTensors, steps: int) -> Weights:
+        return self._rule.control_variates(rule_tensors, steps)
 
     def _private(
         self,
@@ -83,44 +83,49 @@ class PrivateGradients(LocalRule):
         """Gradients of the mean loss over samples, for all that learns in some models, one after the other.
 
         Args:
-            models: of one client, or of many with a row each.
-            loss: of one sample, from the weights of each model and from what `samples` has of the sample.
-            samples: `(b, ...)`, of many clients `(k, b, ...)`.
-            noise: of the step; of many clients, one each.
+            models: models of one client, or of many with a row for each.
+            loss: loss of one sample, given the weights of each model and the sample's part of `samples`.
+            samples: tensors `(b, ...)` of one client, `(k, b, ...)` of many.
+            noise: noise of the step; for many clients, one each.
         """
-        trained = [{name: each.detach() for name, each in model.trained.items()} for model in models]
+        trainable = [{name: tensor.detach() for name, tensor in model.trainable.items()} for model in models]
         fixed = [
             {
-                name: each
-                for name, each in (*model.parameters.items(), *model.buffers.items())
-                if name not in own
+                name: tensor
+                for name, tensor in (*model.parameters.items(), *model.buffers.items())
+                if name not in trainable_weights
             }
-            for model, own in zip(models, trained, strict=True)
+            for model, trainable_weights in zip(models, trainable, strict=True)
         ]
 
-        def sum_of_client(own: list[Weights], fixed: list[Weights], *samples: Tensor) -> Tensor:
-            def loss_of(own: list[Weights], *sample: Tensor) -> Tensor:
-                return loss([{**a, **b} for a, b in zip(own, fixed, strict=True)], *sample)
+        def sum_of_client(weights: list[Weights], fixed_weights: list[Weights], *samples: Tensor) -> Tensor:
+            def loss_of(weights_of_sample: list[Weights], *sample: Tensor) -> Tensor:
+                return loss(
+                    [{**a, **b} for a, b in zip(weights_of_sample, fixed_weights, strict=True)], *sample
+                )
 
-            return clipped_gradient_sum(loss_of, own, *samples, clip=self._defence.gradient_clip)
+            return clipped_gradient_sum(loss_of, weights, *samples, clip=self._defence.gradient_clip)
 
-        total = models[0].for_each(sum_of_client, trained, fixed, *samples)
+        total = models[0].for_each(sum_of_client, trainable, fixed, *samples)
         if isinstance(noise, Noise):
-            total = self._defence.perturbed(total, noise)
+            total = self._defence.perturb(total, noise)
         else:
             rows = zip(total.unbind(), noise, strict=True)
-            total = torch.stack([self._defence.perturbed(row, own) for row, own in rows])
+            total = torch.stack([self._defence.perturb(row, row_noise) for row, row_noise in rows])
         total = total / _samples(samples[0], noise)
         shapes = [
-            each.shape if isinstance(noise, Noise) else each.shape[1:]
-            for own in trained
-            for each in own.values()
+            tensor.shape if isinstance(noise, Noise) else tensor.shape[1:]
+            for weights in trainable
+            for tensor in weights.values()
         ]
         parts = torch.split(total, [prod(shape) for shape in shapes], dim=-1)
-        return [part.reshape(*total.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
+        return [
+            gradients.reshape(*total.shape[:-1], *shape)
+            for gradients, shape in zip(parts, shapes, strict=True)
+        ]
 
 
-def _passed(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
+def _forward(module: nn.Module, weights: Weights, x: Tensor) -> Tensor:
     output: Tensor = functional_call(module, weights, (x,))
     return output
 

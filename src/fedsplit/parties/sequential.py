@@ -11,7 +11,7 @@ from fedsplit.optim.optimizers import Optimizer
 from fedsplit.optim.schedules import Schedule
 from fedsplit.parties.client import ClientWorker
 from fedsplit.parties.engine import Blueprint, Engine
-from fedsplit.parties.messages import BatchLoss, LocalTraining, LocalWork, Part, Stepped, Upload
+from fedsplit.parties.messages import BatchLoss, LocalTraining, LocalWork, Part, StepResult, Upload
 from fedsplit.parties.server_copies import SequentialCopies
 from fedsplit.state.state import State
 from fedsplit.state.weights import Weights
@@ -39,8 +39,8 @@ class Sequential(Engine):
 
     @override
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
-        for client, each in weights.items():
-            self.worker(client).install(part, each)
+        for client, client_weights in weights.items():
+            self.worker(client).install(part, client_weights)
 
     @override
     def weights(self, part: Part, clients: Sequence[int]) -> list[Weights]:
@@ -60,7 +60,9 @@ class Sequential(Engine):
     def probe(
         self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
     ) -> dict[int, Tensor]:
-        return {client: self.worker(client).probe(round, step, own, seeds) for client, own in dz.items()}
+        return {
+            client: self.worker(client).probe(round, step, gradient, seeds) for client, gradient in dz.items()
+        }
 
     @override
     def move(
@@ -70,20 +72,25 @@ class Sequential(Engine):
             self.worker(client).move(round, step, seeds, slopes)
 
     @override
-    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
-        stepped = {client: self.worker(client).step_tail(round, step, own) for client, own in h.items()}
-        return [loss for loss, _ in stepped.values()], {client: dh for client, (_, dh) in stepped.items()}
+    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> StepResult:
+        results = {
+            client: self.worker(client).step_tail(round, step, outputs) for client, outputs in h.items()
+        }
+        return [loss for loss, _ in results.values()], {client: dh for client, (_, dh) in results.items()}
 
     @override
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         losses: list[BatchLoss] = []
-        trained = (self.worker(client).train_local(round, work, losses) for client in clients)
-        uploads = chain.from_iterable(trained)
+        uploads_by_client = (self.worker(client).train_local(round, work, losses) for client in clients)
+        uploads = chain.from_iterable(uploads_by_client)
         return LocalTraining(list(uploads) if work.upload_interval is None else uploads, losses)
 
     @override
     def state(self) -> State:
-        heads = {str(client): {"body": None, "head": {"weights": own}} for client, own in self._heads.items()}
+        heads = {
+            str(client): {"body": None, "head": {"weights": weights}}
+            for client, weights in self._heads.items()
+        }
         return heads | {str(client): worker.state() for client, worker in self._workers.items()}
 
     @override
@@ -96,21 +103,21 @@ class Sequential(Engine):
     def take(self, clients: Collection[int]) -> State:
         state: State = {}
         for client in clients:
-            own, worker = self._heads.pop(client, None), self._workers.pop(client, None)
+            head_weights, worker = self._heads.pop(client, None), self._workers.pop(client, None)
             if worker is not None:
                 state[str(client)] = worker.state()
-            elif own is not None:
-                state[str(client)] = {"body": None, "head": {"weights": own}}
-            self.blueprint.memory.release(own)
+            elif head_weights is not None:
+                state[str(client)] = {"body": None, "head": {"weights": head_weights}}
+            self.blueprint.memory.release(head_weights)
         return state
 
     @override
     def give(self, state: State) -> None:
-        for client, kept in state.items():
-            if kept["body"] is None:
-                self._heads[int(client)] = self.blueprint.memory.keep(kept["head"]["weights"])
+        for client, client_state in state.items():
+            if client_state["body"] is None:
+                self._heads[int(client)] = self.blueprint.memory.keep(client_state["head"]["weights"])
             else:
-                self.worker(int(client)).load_state(kept)
+                self.worker(int(client)).load_state(client_state)
 
     @override
     def drop_heads(self, clients: Collection[int]) -> None:
@@ -121,8 +128,8 @@ class Sequential(Engine):
     def forget(self) -> None:
         if self.blueprint.keeps_head:
             for client, worker in self._workers.items():
-                own = worker.weights("auxiliary")
-                self._heads[client] = self.blueprint.memory.keep(own, self._heads.get(client))
+                head_weights = worker.weights("auxiliary")
+                self._heads[client] = self.blueprint.memory.keep(head_weights, self._heads.get(client))
         self._workers.clear()
 
     @override

@@ -8,7 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fedsplit.computing.captured_steps import Graphed, Outputs, Recorder
+from fedsplit.computing.captured_steps import GraphedFunction, Outputs, Recorder
 from fedsplit.computing.stacked_state import StackedState, rows_of
 from fedsplit.objectives.losses import Losses
 from fedsplit.objectives.objective import Objective
@@ -32,17 +32,17 @@ class ServerCopies(ABC):
         """Let copies begin a round with the same weights; their optimizers live on.
 
         Args:
-            samples: of each client of the round.
-            weights: of the server model.
+            samples: number of samples of each client of the round.
+            weights: weights of the server model.
         """
 
     @abstractmethod
     def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], Mapping[int, Tensor]]:
-        """Step the copies on an upload each; losses and cut gradients, both of before the step."""
+        """Step the copies on an upload each; losses and cut gradients, both from before the step."""
 
     @abstractmethod
     def weights(self, clients: Sequence[int]) -> Sequence[Weights]:
-        """Weights of some copies, to be read before anything else is asked."""
+        """Weights of some copies; the caller reads them before it calls another method."""
 
     @abstractmethod
     def state(self) -> State:
@@ -85,8 +85,8 @@ class SequentialCopies(ServerCopies):
 
     @override
     def step(self, round: int, uploads: Sequence[Upload]) -> tuple[list[BatchLoss], dict[int, Tensor]]:
-        stepped = {upload.client: self._copy(upload.client).step(round, upload) for upload in uploads}
-        return [loss for loss, _ in stepped.values()], {client: dz for client, (_, dz) in stepped.items()}
+        results = {upload.client: self._copy(upload.client).step(round, upload) for upload in uploads}
+        return [loss for loss, _ in results.values()], {client: dz for client, (_, dz) in results.items()}
 
     @override
     def weights(self, clients: Sequence[int]) -> list[Weights]:
@@ -102,13 +102,13 @@ class SequentialCopies(ServerCopies):
         self.give(state)
 
     def take(self, clients: Sequence[int]) -> State:
-        """State of those of some copies that there are, as `state` gives it; they are no longer here."""
+        """Move the state of some copies out of here, in the form of `state`."""
         return {str(client): self._copies.pop(client).state() for client in clients if client in self._copies}
 
     def give(self, state: State) -> None:
-        """Take over the state of some copies, beside that of others."""
-        for client, kept in state.items():
-            self._copy(int(client)).load_state(kept)
+        """Add the state of some copies to that of others."""
+        for client, copy_state in state.items():
+            self._copy(int(client)).load_state(copy_state)
 
     @override
     def forget(self) -> None:
@@ -130,7 +130,7 @@ class StackedCopies(ServerCopies):
     ) -> None:
         self._module, self._optimizer, self._schedule, self._seed = module, optimizer, schedule, seed
         self._losses, self._recorder = objective.of_many, recorder
-        self._graphed: Graphed | None = None
+        self._graphed_step: GraphedFunction | None = None
         self._members: Members | None = None
         self._set_aside: dict[int, State] = {}
 
@@ -146,7 +146,9 @@ class StackedCopies(ServerCopies):
             model = StackedState(self._module, len(samples), self._optimizer)
             self._members = Members(largest_first(samples), {"copy": model})
             if self._recorder:
-                self._graphed = Graphed(partial(_captured_step, model, losses=self._losses), self._recorder)
+                self._graphed_step = GraphedFunction(
+                    partial(_captured_step, model, losses=self._losses), self._recorder
+                )
             for client in samples:
                 if client in self._set_aside:
                     self._members.load(client, {"copy": self._set_aside.pop(client)})
@@ -167,10 +169,10 @@ class StackedCopies(ServerCopies):
                 losses += at_clients
                 gradients.append((stack.clients, dz))
                 continue
-            if self._graphed and isinstance(rows, slice):
-                loss, dz = self._graphed((rows.start, rows.stop), stack.z, stack.y, factor)
+            if self._graphed_step and isinstance(rows, slice):
+                loss, dz = self._graphed_step((rows.start, rows.stop), stack.z, stack.y, factor)
             else:
-                done = train_head(
+                head_step = train_head(
                     self._model.rows(rows),
                     self._losses,
                     stack.z,
@@ -178,13 +180,13 @@ class StackedCopies(ServerCopies):
                     learning_rate_factor=factor,
                     seed=self._seeds(stack, round),
                 )
-                loss, dz = done.loss, done.dz
+                loss, dz = head_step.loss, head_step.dz
             losses.append(BatchLoss(stack.clients, loss, self._losses.counts(stack.y)))
             gradients.append((stack.clients, dz))
         return losses, StackedGradients(gradients)
 
     def _seeds(self, stack: UploadStack, round: int) -> list[int]:
-        if not self._model.stacked.draws:
+        if not self._model.stack.draws:
             return []
         return [
             seed_of(self._seed, "dropout of the head", client=client, round=round, step=stack.step)
@@ -206,12 +208,12 @@ class StackedCopies(ServerCopies):
 
     @override
     def state(self) -> State:
-        return ByClient({str(client): kept for client, kept in self._all().items()})
+        return ByClient({str(client): copy_state for client, copy_state in self._all().items()})
 
     @override
     def load_state(self, state: State) -> None:
         self._members = None
-        self._set_aside = {int(client): kept for client, kept in state.items()}
+        self._set_aside = {int(client): copy_state for client, copy_state in state.items()}
 
     @override
     def forget(self) -> None:
@@ -227,5 +229,5 @@ def _at_clients(tail: Tail, clients: Sequence[int], h: Tensor) -> tuple[list[Bat
 def _captured_step(
     model: StackedState, rows: tuple[int, int], z: Tensor, y: Tensor, factor: Tensor, *, losses: Losses
 ) -> Outputs:
-    done = train_head(model.rows(slice(*rows)), losses, z, y, learning_rate_factor=factor, seed=None)
-    return done.loss, done.dz
+    head_step = train_head(model.rows(slice(*rows)), losses, z, y, learning_rate_factor=factor, seed=None)
+    return head_step.loss, head_step.dz

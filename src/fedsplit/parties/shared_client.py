@@ -17,9 +17,9 @@ class SharedClient:
 
     Args:
         module: the client model.
-        optimizer: of clients.
-        schedule: of the learning rate.
-        rule: what clients follow in a local step; it answers seeds.
+        optimizer: optimizer of the clients.
+        schedule: schedule of the learning rate.
+        rule: rule that clients descend along in a local step; it answers seeds.
     """
 
     def __init__(self, module: nn.Module, optimizer: Optimizer, schedule: Schedule, rule: LocalRule) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from fedsplit.computing.captured_steps import Graphed, Outputs, Recorder
+from fedsplit.computing.captured_steps import GraphedFunction, Outputs, Recorder
 from fedsplit.computing.model_state import ModelState
 from fedsplit.objectives.objective import Objective
 from fedsplit.optim.optimizers import Optimizer
@@ -22,8 +22,8 @@ from fedsplit.state.weights import Weights
 class _Graphs:
     """`step(z, y, factor)` to loss and cut gradient, and `cut_gradients(z, y)`."""
 
-    step: Graphed
-    cut_gradients: Graphed
+    step: GraphedFunction
+    cut_gradients: GraphedFunction
 
 
 class SplitServer:
@@ -31,11 +31,11 @@ class SplitServer:
 
     Args:
         module: the server model.
-        objective: what it is trained for.
-        optimizer: what steps it; its state lives as long as the server.
-        schedule: of the learning rate.
-        seed: of the run.
-        recorder: captures what it does as CUDA graphs; None where that is not captured.
+        objective: objective that it is trained for.
+        optimizer: optimizer that steps the model; its state lives as long as the server.
+        schedule: schedule of the learning rate.
+        seed: seed of the run.
+        recorder: recorder that captures the server's steps as CUDA graphs; None where nothing captures them.
     """
 
     acceleration: float = 1.0
@@ -53,33 +53,35 @@ class SplitServer:
     ) -> None:
         self._objective, self._schedule, self._seed = objective, schedule, seed
         self._model = model = ModelState(module, optimizer, recorder=recorder)
-        self._graphed: _Graphs | None = None
+        self._graphs: _Graphs | None = None
         if recorder:
 
             def step(z: Tensor, y: Tensor, factor: Tensor) -> Outputs:
-                done = train_head(model, objective, z, y, learning_rate_factor=factor, seed=None)
-                return done.loss, done.dz
+                head_step = train_head(model, objective, z, y, learning_rate_factor=factor, seed=None)
+                return head_step.loss, head_step.dz
 
             def cut_gradients(z: Tensor, y: Tensor) -> Outputs:
                 return (_cut_gradients(model, objective, z, y, seed=None),)
 
-            self._graphed = _Graphs(Graphed(step, recorder), Graphed(cut_gradients, recorder))
+            self._graphs = _Graphs(GraphedFunction(step, recorder), GraphedFunction(cut_gradients, recorder))
 
     def step(self, round: int, upload: Upload) -> tuple[BatchLoss, Tensor]:
-        """Step on one upload; its loss and cut gradient, both of before the step."""
-        if self._graphed:
+        """Step on one upload; its loss and cut gradient, both from before the step."""
+        if self._graphs:
             factor = self.acceleration * self._schedule.at(round, upload.step)
-            loss, dz = self._graphed.step(upload.z, upload.y, factor)
+            loss, dz = self._graphs.step(upload.z, upload.y, factor)
             return BatchLoss([upload.client], loss[None], self._objective.counts(upload.y)), dz
         factor, client = self.acceleration * self._schedule.at(round, upload.step), upload.client
         seed = seed_of(self._seed, "dropout of the head", client=client, round=round, step=upload.step)
         if upload.tail is not None:
             tail = partial(_at_client, upload.tail, client)
             return train_trunk(self._model, tail, upload.z, learning_rate_factor=factor, seed=seed)
-        done: HeadStep = train_head(
+        head_step: HeadStep = train_head(
             self._model, self._objective, upload.z, upload.y, learning_rate_factor=factor, seed=seed
         )
-        return BatchLoss([upload.client], done.loss[None], self._objective.counts(upload.y)), done.dz
+        return BatchLoss(
+            [upload.client], head_step.loss[None], self._objective.counts(upload.y)
+        ), head_step.dz
 
     def terms(self, y: Tensor) -> int:
         """Terms of the mean loss of a batch with these labels."""
@@ -90,8 +92,8 @@ class SplitServer:
 
         With batch statistics; the weights and the running statistics stay as they are.
         """
-        if self._graphed:
-            (dz,) = self._graphed.cut_gradients(z, y)
+        if self._graphs:
+            (dz,) = self._graphs.cut_gradients(z, y)
             return dz
         return _cut_gradients(self._model, self._objective, z, y, seed=seed)
 
@@ -110,9 +112,9 @@ class SplitServer:
     def load_state(self, state: State) -> None:
         """Take over what `state` gave."""
         self._model.load_state(state)
-        if self._graphed:
-            self._graphed.step.drop()
-            self._graphed.cut_gradients.drop()
+        if self._graphs:
+            self._graphs.step.drop()
+            self._graphs.cut_gradients.drop()
 
 
 def _at_client(tail: Tail, client: int, h: Tensor) -> tuple[BatchLoss, Tensor]:

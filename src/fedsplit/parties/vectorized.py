@@ -23,7 +23,7 @@ from fedsplit.parties.messages import (
     Part,
     StackedGradients,
     StackedUploads,
-    Stepped,
+    StepResult,
     Upload,
 )
 from fedsplit.parties.server_copies import StackedCopies
@@ -37,7 +37,7 @@ class Vectorized(Engine):
     Sampled clients leave with the round: what they keep is set aside, a row each, until they come again.
 
     Args:
-        blueprint: what clients are made of.
+        blueprint: parts that clients are made of.
         stack_mb: MB of weights, gradients and activations that one stack may hold, so that they stay in
             a processor's caches.
     """
@@ -56,9 +56,14 @@ class Vectorized(Engine):
     @override
     def units(self, clients: Sequence[int]) -> Sequence[Sequence[int]]:
         if {client for unit in self._units for client in unit} != set(clients):
-            ordered = largest_first({client: self.blueprint.batches(client).samples for client in clients})
+            largest_clients_first = largest_first(
+                {client: self.blueprint.batches(client).samples for client in clients}
+            )
             size = self._stack_size(clients)
-            self._units = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+            self._units = [
+                largest_clients_first[start : start + size]
+                for start in range(0, len(largest_clients_first), size)
+            ]
         return self._units
 
     @override
@@ -76,20 +81,20 @@ class Vectorized(Engine):
 
     def _stack_size(self, clients: Sequence[int]) -> int:
         """Clients in a stack: as equal parts of the cohort as fit, each at least one."""
-        self._bytes_of_one = self._bytes_of_one or self._measured(clients[0])
+        self._bytes_of_one = self._bytes_of_one or self._measure_bytes(clients[0])
         fit = max(1, int(self.stack_mb * 1e6 / self._bytes_of_one))
         stacks = -(-len(clients) // fit)
         return -(-len(clients) // stacks)
 
-    def _measured(self, client: int) -> float:
+    def _measure_bytes(self, client: int) -> float:
         """Bytes that a step of one client touches: weights and gradients, and activations twice."""
         x, y = self.blueprint.batches(client).batch(0, 0)
         modules = [module for module in (self.blueprint.body, self.blueprint.head) if module]
-        touched = x.numel() + 2 * sum(p.numel() for module in modules for p in module.parameters())
+        elements = x.numel() + 2 * sum(p.numel() for module in modules for p in module.parameters())
 
         def count(module: nn.Module, inputs: object, output: object) -> None:
-            nonlocal touched
-            touched += 2 * output.numel() if isinstance(output, Tensor) else 0
+            nonlocal elements
+            elements += 2 * output.numel() if isinstance(output, Tensor) else 0
 
         leaves = [leaf for module in modules for leaf in module.modules() if not list(leaf.children())]
         hooks = [leaf.register_forward_hook(count) for leaf in leaves]
@@ -98,33 +103,35 @@ class Vectorized(Engine):
         finally:
             for hook in hooks:
                 hook.remove()
-        return float(touched * x.element_size())
+        return float(elements * x.element_size())
 
     def _stacks_of(self, clients: Collection[int]) -> Iterator[ClientStack]:
-        wanted = set(clients)
-        found = 0
+        wanted_clients = set(clients)
+        count = 0
         for stack in self._stacks:
-            members = wanted.intersection(stack.row)
+            members = wanted_clients.intersection(stack.row)
             if members:
-                found += len(members)
+                count += len(members)
                 yield stack
-        assert found == len(wanted), "a verb is for clients that take part"
+        assert count == len(wanted_clients), "a verb is for clients that take part"
 
     @override
     def install(self, part: Part, weights: Mapping[int, Weights]) -> None:
         for stack in self._stacks_of(weights):
-            own = {client: weights[client] for client in stack.clients if client in weights}
+            weights_by_client = {client: weights[client] for client in stack.clients if client in weights}
             if part == "control":
-                for client, each in own.items():
-                    stack.receive(client, each)
+                for client, client_weights in weights_by_client.items():
+                    stack.receive(client, client_weights)
                 continue
-            shared = len({id(each) for each in own.values()}) == 1 and len(own) == len(stack.clients)
-            for model in stack.named(part):
-                if shared:
-                    model.load_all(next(iter(own.values())))
+            is_shared = len(
+                {id(client_weights) for client_weights in weights_by_client.values()}
+            ) == 1 and len(weights_by_client) == len(stack.clients)
+            for model in stack.models_of(part):
+                if is_shared:
+                    model.load_all(next(iter(weights_by_client.values())))
                 else:
-                    for client, each in own.items():
-                        model.load_row(stack.row[client], each)
+                    for client, client_weights in weights_by_client.items():
+                        model.load_row(stack.row[client], client_weights)
 
     @override
     def weights(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
@@ -134,18 +141,18 @@ class Vectorized(Engine):
         order = {client: position for position, client in enumerate(clients)}
         stacks = []
         for stack in self._stacks_of(clients):
-            tensors = {name: t for model in stack.named(part) for name, t in model.tensors().items()}
-            chosen = [row for row, client in enumerate(stack.clients) if client in order]
-            if len(chosen) < len(stack.clients):
-                tensors = {name: t[chosen] for name, t in tensors.items()}
-            stacks.append(([order[stack.clients[row]] for row in chosen], tensors))
+            tensors = {name: t for model in stack.models_of(part) for name, t in model.tensors().items()}
+            selected_rows = [row for row, client in enumerate(stack.clients) if client in order]
+            if len(selected_rows) < len(stack.clients):
+                tensors = {name: t[selected_rows] for name, t in tensors.items()}
+            stacks.append(([order[stack.clients[row]] for row in selected_rows], tensors))
         return StackedWeights(stacks)
 
     @override
     def forward(self, clients: Sequence[int], round: int, step: int) -> StackedUploads:
-        self._pending, stacks, wanted = [], [], set(clients)
+        self._pending, stacks, wanted_clients = [], [], set(clients)
         for stack in self._stacks_of(clients):
-            for rows in stack.groups(step, wanted):
+            for rows in stack.groups(step, wanted_clients):
                 uploads, pending = stack.forward(rows, round, step)
                 stacks.append(uploads)
                 self._pending.append(pending)
@@ -156,22 +163,22 @@ class Vectorized(Engine):
         factor = self.blueprint.schedule.at(round, step)
         for pending in self._waiting(round, step):
             if isinstance(dz, StackedGradients):
-                own = dz.of(pending.clients)
+                gradients = dz.of(pending.clients)
             else:
-                own = torch.stack([dz[client][: pending.y.shape[1]] for client in pending.clients])
-            cast(Descend, pending.goes_on)(own, factor)
+                gradients = torch.stack([dz[client][: pending.y.shape[1]] for client in pending.clients])
+            cast(Descend, pending.goes_on)(gradients, factor)
         self._pending = []
 
     @override
     def probe(
         self, round: int, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]
     ) -> dict[int, Tensor]:
-        found: dict[int, Tensor] = {}
+        slopes: dict[int, Tensor] = {}
         for pending in self._waiting(round, step):
-            own = torch.stack([dz[client] for client in pending.clients])
-            found |= dict(zip(pending.clients, cast(Slopes, pending.goes_on)(own, seeds), strict=True))
+            gradients = torch.stack([dz[client] for client in pending.clients])
+            slopes |= dict(zip(pending.clients, cast(Slopes, pending.goes_on)(gradients, seeds), strict=True))
         self._pending = []
-        return found
+        return slopes
 
     @override
     def move(
@@ -182,7 +189,7 @@ class Vectorized(Engine):
             stack.move(clients, round, step, seeds, slopes)
 
     @override
-    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> Stepped:
+    def step_tail(self, round: int, step: int, h: Mapping[int, Tensor]) -> StepResult:
         outputs = StackedGradients.holding(h)
         losses: list[BatchLoss] = []
         gradients = []
@@ -203,32 +210,40 @@ class Vectorized(Engine):
     def train_local(self, clients: Sequence[int], round: int, work: LocalWork) -> LocalTraining:
         self._pending = []
         losses: list[BatchLoss] = []
-        uploads: Iterable[Upload] = self._trained(set(clients), round, work, losses)
+        uploads: Iterable[Upload] = self._train(set(clients), round, work, losses)
         if work.upload_interval is None or work.in_order:
             uploads = sorted(uploads, key=lambda upload: (upload.client, upload.step))
         return LocalTraining(uploads, losses)
 
-    def _trained(
-        self, wanted: set[int], round: int, work: LocalWork, losses: list[BatchLoss]
+    def _train(
+        self, trained_clients: set[int], round: int, work: LocalWork, losses: list[BatchLoss]
     ) -> Iterator[Upload]:
         """Uploads of clients that train while these are read, step by step; adds to `losses`."""
-        for stack in self._stacks_of(wanted):
+        for stack in self._stacks_of(trained_clients):
             for step in range(stack.batches.steps):
-                for rows in stack.groups(step, wanted):
-                    done, loss = stack.train_step(rows, round, step, train_head_too=work.train_head)
+                for rows in stack.groups(step, trained_clients):
+                    uploads_of_step, loss = stack.train_step(
+                        rows, round, step, train_head_too=work.train_head
+                    )
                     losses += [loss] if loss else []
                     if work.upload_interval is not None and step % work.upload_interval == 0:
-                        uploads = (each for each in done.uploads() if work.uploads(each.client, step))
-                        yield from (self.blueprint.released(each, round) for each in uploads)
+                        uploads = (
+                            upload
+                            for upload in uploads_of_step.uploads()
+                            if work.uploads(upload.client, step)
+                        )
+                        yield from (self.blueprint.release(upload, round) for upload in uploads)
 
     def _present(self) -> dict[int, State]:
         return {client: stack.client_state(client) for stack in self._stacks for client in stack.clients}
 
     @override
     def state(self) -> State:
-        heads = {client: {"body": None, "head": {"weights": own}} for client, own in self._heads.items()}
-        kept = heads | self._set_aside | self._present()
-        return {str(client): {"head": None, **each} for client, each in kept.items()}
+        heads = {
+            client: {"body": None, "head": {"weights": weights}} for client, weights in self._heads.items()
+        }
+        client_states = heads | self._set_aside | self._present()
+        return {str(client): {"head": None, **client_state} for client, client_state in client_states.items()}
 
     @override
     def load_state(self, state: State) -> None:
@@ -243,9 +258,9 @@ class Vectorized(Engine):
             self._stacks, self._pending = [], []
         state: State = {}
         for client in clients:
-            head, kept = self._heads.pop(client, None), self._set_aside.pop(client, None)
-            if kept is not None:
-                state[str(client)] = {"head": None, **kept}
+            head, client_state = self._heads.pop(client, None), self._set_aside.pop(client, None)
+            if client_state is not None:
+                state[str(client)] = {"head": None, **client_state}
             elif head is not None:
                 state[str(client)] = {"body": None, "head": {"weights": head}}
             self.blueprint.memory.release(head)
@@ -253,11 +268,11 @@ class Vectorized(Engine):
 
     @override
     def give(self, state: State) -> None:
-        for client, kept in state.items():
-            if kept["body"]:
-                self._set_aside[int(client)] = dict(kept)
+        for client, client_state in state.items():
+            if client_state["body"]:
+                self._set_aside[int(client)] = dict(client_state)
             else:
-                self._heads[int(client)] = self.blueprint.memory.keep(kept["head"]["weights"])
+                self._heads[int(client)] = self.blueprint.memory.keep(client_state["head"]["weights"])
 
     @override
     def drop_heads(self, clients: Collection[int]) -> None:
@@ -270,9 +285,9 @@ class Vectorized(Engine):
             for stack in self._stacks:
                 head = cast(StackedState, stack.head)
                 for client, row in stack.row.items():
-                    own = {name: stack[row] for name, stack in head.tensors().items()}
-                    own = self.blueprint.memory.keep(own, self._heads.get(client))
-                    self._heads[client] = own
+                    head_weights = {name: stack[row] for name, stack in head.tensors().items()}
+                    head_weights = self.blueprint.memory.keep(head_weights, self._heads.get(client))
+                    self._heads[client] = head_weights
         self._stacks, self._pending = [], []
         self._set_aside.clear()
 

@@ -15,8 +15,8 @@ class WorkerLost(RunFailed):
     """A worker that is no longer there, with all that it held.
 
     Args:
-        worker: its number.
-        reason: what became of it, in a few words.
+        worker: number of the worker.
+        reason: reason in a few words.
     """
 
     def __init__(self, worker: int, reason: str) -> None:
@@ -33,9 +33,9 @@ class Needs:
     """Resources that a run asks of its workers.
 
     Args:
-        threads: of each.
-        device: where the run's own models are; workers have theirs on one of the same type.
-        cohort_bytes: of the weights of all clients of a round.
+        threads: threads of each worker.
+        device: device of the run's own models; workers have theirs on one of the same type.
+        cohort_bytes: bytes of the weights of all clients of a round.
     """
 
     threads: int
@@ -48,11 +48,11 @@ class WorkerSize:
     """Number of workers, and what each needs.
 
     Args:
-        workers: how many; None: as many as there is room for.
-        least: that a run starts and goes on with.
+        workers: number of workers; None: as many as there is room for.
+        least: least number of workers that a run starts and goes on with.
         deadline_s: seconds to wait for room for all.
-        cpus: cores of each.
-        gpus: GPUs of each.
+        cpus: cores of each worker.
+        gpus: GPUs of each worker.
     """
 
     workers: int | None
@@ -69,7 +69,7 @@ class WorkerSize:
 
     def room(self, cpus: float, gpus: float) -> int:
         """Number of workers that a machine with so many cores and GPUs holds."""
-        rooms = [int(there / each) for there, each in ((cpus, self.cpus), (gpus, self.gpus)) if each]
+        rooms = [int(available / need) for available, need in ((cpus, self.cpus), (gpus, self.gpus)) if need]
         return min(rooms)
 
 
@@ -105,7 +105,7 @@ class PendingAnswer:
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedValue:
     """An argument that was sent ahead, once a node; `handle` is the library's own."""
 
     handle: object
@@ -116,10 +116,10 @@ class ClusterSummary:
     """Use of a cluster by a run, for `results.json`.
 
     Args:
-        workers: that there are.
-        nodes: machines that they are on.
-        lost: workers that were lost on the way.
-        busy_seconds: that each worker has computed, by its number.
+        workers: number of workers that are there.
+        nodes: number of machines that they are on.
+        lost: number of workers that were lost on the way.
+        busy_seconds: seconds that each worker has computed, by its number.
     """
 
     workers: int = 0
@@ -137,7 +137,7 @@ class Workers(ABC):
     """Processes that each compute some clients, by number; one does what it is asked for in order.
 
     Arguments and answers are trees (dictionaries, lists, tuples) of tensors, plain values and objects of this
-    package. Of what a worker is asked for, `Shared` arguments arrive as what was shared.
+    package. Of the arguments of a call, `SharedValue`s arrive as what was shared.
     """
 
     def __init__(self) -> None:
@@ -149,12 +149,13 @@ class Workers(ABC):
         """Numbers of the workers that are there, ascending; none before `start` and after `stop`."""
 
     @abstractmethod
-    def start(self, build: Build, *given: Any) -> None:
-        """Start workers, each with what `build` makes of `given` in its process.
+    def start(self, build: Build, *arguments: Any) -> None:
+        """Start workers, each with what `build` makes of `arguments` in its process.
 
         Args:
-            build: see `Build`.
-            given: arrives as `Shared` does; its tensors may be read only.
+            build: function that builds what answers verbs, see `Build`.
+            arguments: arguments of `build`, which arrive as those of `SharedValue`; their tensors may be
+                read only.
 
         Raises:
             UserError: there are fewer than are needed.
@@ -162,11 +163,11 @@ class Workers(ABC):
 
     @abstractmethod
     def ask(self, worker: int, verb: str, *arguments: Any) -> PendingAnswer:
-        """Ask a worker for something; it is done in the order in which it was asked."""
+        """Ask a worker for something; it does what it is asked for in order."""
 
     @abstractmethod
-    def share(self, value: Any) -> Shared:
-        """Send ahead what several workers are asked with."""
+    def share(self, value: Any) -> SharedValue:
+        """Send ahead an argument that several workers get."""
 
     @abstractmethod
     def gather(self, pending: Sequence[PendingAnswer]) -> list[Any]:
@@ -174,7 +175,7 @@ class Workers(ABC):
 
         Raises:
             WorkerLost: a worker is gone.
-            Exception: what a worker raised.
+            Exception: a worker raised it.
         """
 
     @abstractmethod

@@ -19,11 +19,11 @@ class Accountant:
     """Bounds for the most exposed sample of a run.
 
     Args:
-        defence: of its clients.
-        sends_smashed: whether clients send smashed data; else they train the whole model and send that.
-        gets_gradients: whether clients descend along gradients that the server made, or made the model of.
-        says_uploads: whether the algorithm says what clients upload.
-        uploads_labels: whether clients that send smashed data send labels.
+        defence: defence of its clients.
+        sends_smashed: True if clients send smashed data; else they train the whole model and send that.
+        gets_gradients: True if clients descend along gradients that the server made, or made the model of.
+        says_uploads: True if the algorithm says what clients upload.
+        uploads_labels: True if clients that send smashed data send labels.
         mixing: name of a layer of the client model by which samples of a batch depend on each other.
     """
 
@@ -36,12 +36,15 @@ class Accountant:
 
     def reasons(self) -> dict[str, str]:
         """Reasons why there is no bound, by column; columns with one are not in it."""
-        found: dict[str, str | None] = {"smashed": self._smashed(), "weights": self._weights()}
+        found: dict[str, str | None] = {
+            "smashed": self._reason_for_smashed_data(),
+            "weights": self._weights(),
+        }
         found["features"] = found["smashed"] or found["weights"]
         found["labels"] = self._labels() if self.sends_smashed else found["weights"]
         return {column: why for column, why in found.items() if why is not None}
 
-    def _smashed(self) -> str | None:
+    def _reason_for_smashed_data(self) -> str | None:
         if not self.sends_smashed:
             return None
         if self.defence.smashed_sigma is None:
@@ -60,7 +63,7 @@ class Accountant:
     def _weights(self) -> str | None:
         if self.defence.gradient_sigma is None:
             return _RAW
-        if self.gets_gradients and (why := self._smashed()) is not None:
+        if self.gets_gradients and (why := self._reason_for_smashed_data()) is not None:
             return f"gradients from the server carry raw smashed data: {why}"
         return None
 
@@ -68,7 +71,7 @@ class Accountant:
         """Epsilon of each column for the sample that was released most; infinite where nothing bounds it.
 
         Args:
-            counts: of all samples.
+            counts: counts of all samples.
         """
         all_counts, reasons, found = list(counts), self.reasons(), {}
         for column in COLUMNS:

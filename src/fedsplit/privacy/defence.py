@@ -19,7 +19,7 @@ class Defence:
     """
 
     perturbs_gradients: ClassVar[bool] = False
-    """True if clients descend along clipped gradients of single samples, with noise: `perturbed`."""
+    """True if clients descend along clipped gradients of single samples, with noise: `perturb`."""
 
     def __init__(self) -> None:
         self.gradient_clip: float | None = None
@@ -47,7 +47,7 @@ class Defence:
         """Least noise on what a client sends of its samples, over what it is clipped to.
 
         Args:
-            sends_smashed: whether clients send smashed data; else they send the whole model's weights.
+            sends_smashed: True if clients send smashed data; else they send the whole model's weights.
         """
         return (self.smashed_sigma if sends_smashed else self.gradient_sigma) or 0.0
 
@@ -61,7 +61,7 @@ class Defence:
 
         Args:
             z: exact smashed data.
-            noise: of this release; a second answer to the same question has the same.
+            noise: noise of this release; a second answer to the same question has the same.
         """
         return z
 
@@ -69,6 +69,6 @@ class Defence:
         """Gradient added to the cut gradient, in the shape of `z (b, ...)`; `x (b, ...)` are the inputs."""
         return torch.zeros_like(z)
 
-    def perturbed(self, gradient: Tensor, noise: Noise) -> Tensor:
+    def perturb(self, gradient: Tensor, noise: Noise) -> Tensor:
         """A sum of clipped gradients `(p,)` over all that a client trains, with noise."""
         return gradient

@@ -23,8 +23,8 @@ class Noise:
     """Noise of one release, the same whenever it is asked for.
 
     Args:
-        key: from which it is made.
-        bound: whether noise also depends on what it is added to. Whoever asks for a step twice, with other
+        key: key that the noise is drawn from.
+        bound: True if noise also depends on what it is added to. Whoever asks for a step twice, with other
             weights, then gets other noise; by the same noise the difference would be exact.
     """
 
@@ -33,19 +33,19 @@ class Noise:
 
     def uniform(self, like: Tensor) -> Tensor:
         """Uniform numbers above 0, at most 1, in the shape of `like`: what they change."""
-        return _placed(self._numbers(like, like.numel()), like)
+        return _place(self._numbers(like, like.numel()), like)
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers in the shape of `like`: what they are added to."""
         pairs = (like.numel() + 1) // 2
         radius, angle = self._numbers(like, 2 * pairs).view(2, -1)
         radius, angle = (-2 * radius.log()).sqrt(), 2 * pi * angle  # Box and Muller, 1958
-        return _placed(torch.cat((radius * angle.cos(), radius * angle.sin()))[: like.numel()], like)
+        return _place(torch.cat((radius * angle.cos(), radius * angle.sin()))[: like.numel()], like)
 
     def laplace(self, like: Tensor) -> Tensor:
         """Laplace numbers of variance 1 in the shape of `like`: what they are added to."""
         size, side = self._numbers(like, 2 * like.numel()).view(2, -1)
-        return _placed(size.log() / sqrt(2) * torch.where(side > 0.5, 1.0, -1.0), like)
+        return _place(size.log() / sqrt(2) * torch.where(side > 0.5, 1.0, -1.0), like)
 
     def _numbers(self, like: Tensor, count: int) -> Tensor:
         """Uniform float64 numbers `(count,)` above 0, at most 1."""
@@ -54,7 +54,7 @@ class Noise:
         return torch.from_numpy((words.astype(np.float64) + 1) * 2.0**-53)
 
 
-def _placed(numbers: Tensor, like: Tensor) -> Tensor:
+def _place(numbers: Tensor, like: Tensor) -> Tensor:
     return numbers.view(like.shape).to(like.device, like.dtype)
 
 
@@ -62,7 +62,7 @@ class Secrets:
     """Secrets of the clients of a process, from which their noise is made.
 
     Args:
-        seed: of the run, from which a secret is derived that anybody can derive who knows the seed.
+        seed: seed of the run, from which a secret is derived that anybody can derive who knows the seed.
         own: secret of the only client of this process, which nobody else knows; None: derived.
     """
 

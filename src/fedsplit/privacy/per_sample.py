@@ -17,8 +17,8 @@ def clipped_gradient_sum(
     """Sum over samples of gradients, each clipped to a Euclidean norm over all weights, flattened: `(p,)`.
 
     Args:
-        loss: of one sample.
-        weights: of each of some models, by which it is differentiated.
+        loss: loss of one sample.
+        weights: weights of each of some models, by which it is differentiated.
         samples: inputs, labels and what else `loss` takes, `(b, ...)` each.
         clip: largest norm of a sample's gradient; None leaves them.
     """

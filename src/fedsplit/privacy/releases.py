@@ -13,8 +13,8 @@ class Counts(NamedTuple):
     """Releases of some samples so far, `(n,)` each, of all rounds.
 
     Args:
-        smashed: of their smashed data.
-        gradients: of steps of theirs, by which weights move that are sent.
+        smashed: number of times that smashed data left a client.
+        gradients: number of steps that moved weights which left a client.
     """
 
     smashed: Tensor
@@ -25,8 +25,8 @@ class Releases:
     """Releases of all samples that clients train on. A sample that several clients hold counts for each.
 
     Args:
-        batches: of a client.
-        samples: that clients' indices are of; None where each client has samples of its own.
+        batches: function from a client to its batches.
+        samples: number of all clients' samples together; None where each client has samples of its own.
     """
 
     def __init__(self, batches: Callable[[int], ClientBatches], samples: int | None) -> None:

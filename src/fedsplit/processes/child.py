@@ -104,8 +104,8 @@ class AnsweringProcess:
     """A fresh process that answers each question once, from entering to leaving.
 
     Args:
-        serve: what it runs; questions and answers are dictionaries.
-        what: it is for, in errors.
+        serve: function that the process runs; questions and answers are dictionaries.
+        what: purpose of the process, in errors.
     """
 
     def __init__(self, serve: Serve, what: str, threads: int) -> None:

@@ -51,11 +51,11 @@ class Signal:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ForkEnd:
     """End of a fork: its exit code, error and value.
 
     Args:
-        code: its exit code; negative: of the signal that killed it; None: what forks is gone, and so is this.
+        code: exit code; negative: of the signal that killed it; None: what forks is gone, and so is this.
         error: why it failed, in one line; None where it did not.
     """
 
@@ -87,7 +87,7 @@ def serve(requests: Connection, answers: Connection) -> None:
                 call, pid = running.pop(ready)
                 imported, error, value = _last_words(ready)
                 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-                answers.send((call.number, Ended(code, _failure(call, code, error), value)))
+                answers.send((call.number, ForkEnd(code, _failure(call, code, error), value)))
                 import_all(imported)
                 continue
             try:
@@ -176,7 +176,7 @@ class Fork:
 
     def __init__(self, number: int, forker: "Forker") -> None:
         self.pid: Future[int] = Future()
-        self.ended: Future[Ended] = Future()
+        self.end: Future[ForkEnd] = Future()
         self.number, self._forker = number, forker
 
     def send(self, number: signal.Signals) -> None:
@@ -189,8 +189,8 @@ class Forker:
 
     Args:
         prepare: function of a module that it calls before the first fork, to import what calls need.
-        what: it does, in errors, such as "runs jobs".
-        environment: its variables; None: those of this process.
+        what: purpose of the forks in errors, such as "runs jobs".
+        environment: environment variables; None: those of this process.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class Forker:
             self._forks[self._calls] = fork
         self.tell(Call(fork.number, call, str(log), str(errors or log), os.getcwd()))
         if not self.alive:
-            self._lose_all()
+            self._lose_forks()
         return fork
 
     def tell(self, message: object) -> None:
@@ -239,16 +239,16 @@ class Forker:
 
     def _listen(self) -> None:
         for number, message in receive(self._child.answers):
-            if isinstance(message, Ended):
-                self._forks.pop(number).ended.set_result(message)
+            if isinstance(message, ForkEnd):
+                self._forks.pop(number).end.set_result(message)
             else:
                 self._forks[number].pid.set_result(message)
         self.alive = False
-        self._lose_all()
+        self._lose_forks()
 
-    def _lose_all(self) -> None:
+    def _lose_forks(self) -> None:
         with self._lock:
             lost, self._forks = self._forks, {}
         for fork in lost.values():
             fork.pid.cancel()
-            fork.ended.set_result(Ended(None, f"the process that {self._what} was killed: out of memory?"))
+            fork.end.set_result(ForkEnd(None, f"the process that {self._what} was killed: out of memory?"))

@@ -20,8 +20,8 @@ class NonFiniteTensor(ValueError):
 
 
 @dataclass(frozen=True)
-class Simulated:
-    """Tensor that a receiver would decode, size of the payload in bytes, and the message, if packed."""
+class Transfer:
+    """Result of a transfer: the decoded tensor, bytes of the payload, and the message if one was packed."""
 
     decoded: Tensor
     size: int
@@ -36,31 +36,31 @@ class Codec(ABC):
 
     @abstractmethod
     def encode(self, x: Tensor, *, seed: int = 0) -> Message:
-        """The message of `x`; what is random about it follows from `seed`."""
+        """Encode `x` into a message; random choices follow from `seed`."""
 
     @abstractmethod
     def decode(self, message: Message) -> Tensor:
-        """The tensor of a message, contiguous, on the CPU.
+        """Decode the tensor of a message, contiguous, on the CPU.
 
         Raises:
             Corrupt: the message was altered, or this codec did not make it.
         """
 
     @abstractmethod
-    def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """`decode(encode(x))` on the device of `x`, and the payload's size; packs only if that is needed."""
+    def simulate(self, x: Tensor, *, seed: int = 0) -> Transfer:
+        """Compute `decode(encode(x))` on the device of `x`, and the payload's size; pack only if needed."""
 
     @abstractmethod
-    def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
-        """Simulate a transfer as `simulate`, with the message that `encode` gives, both of one go."""
+    def transmit(self, x: Tensor, *, seed: int = 0) -> Transfer:
+        """Simulate a transfer as `simulate`, together with the message that `encode` makes."""
 
     @abstractmethod
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
-        """The most bytes that the payload of such a tensor can have."""
+        """Most bytes that the payload of such a tensor can have."""
 
     @abstractmethod
     def error_bound(self, x: Tensor) -> Tensor:
-        """The largest error of each value of `x`, float64, of the shape of `x`; for any seed."""
+        """Largest error of each value of `x`, float64, in the shape of `x`; for any seed."""
 
 
 class Quantizer(Codec, Generic[Form]):
@@ -74,19 +74,19 @@ class Quantizer(Codec, Generic[Form]):
 
     @abstractmethod
     def quantize(self, x: Tensor, seed: int) -> Form:
-        """The form of `x`, float32 and contiguous."""
+        """Quantize `x`, float32 and contiguous, to the codec's form."""
 
     @abstractmethod
     def dequantize(self, form: Form, shape: Sequence[int]) -> Tensor:
-        """The float32 tensor of this shape that `form` stands for."""
+        """Dequantize `form` to a float32 tensor of this shape."""
 
     @abstractmethod
     def pack(self, form: Form, shape: Sequence[int]) -> bytes:
-        """The bytes of the form of a tensor of this shape."""
+        """Pack the form of a tensor of this shape into bytes."""
 
     @abstractmethod
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Form:
-        """The form that was packed.
+        """Unpack the form of a tensor of this shape from bytes.
 
         Raises:
             Corrupt: no tensor of this shape is packed like that.
@@ -94,18 +94,18 @@ class Quantizer(Codec, Generic[Form]):
 
     @abstractmethod
     def bound(self, x: Tensor) -> Tensor:
-        """The largest error of each value of `x`, float32 as `quantize` gets it; float64, of its shape."""
+        """Largest error of each value of `x`, float32 as `quantize` gets it; float64, in its shape."""
 
     @abstractmethod
     def size(self, shape: Sequence[int]) -> int | None:
         """Bytes of the payload of any tensor of this shape; None where they depend on its values."""
 
     def codes(self, form: Form) -> Tensor | None:
-        """The whole numbers that stand for values, whose entropy limits a lossless stage; None without."""
+        """Whole numbers that stand for values, whose entropy limits a lossless stage; None without."""
         return None
 
     def max_size(self, shape: Sequence[int]) -> int:
-        """The most bytes that the payload of a tensor of this shape can have."""
+        """Most bytes that the payload of a tensor of this shape can have."""
         size = self.size(shape)
         assert size is not None, "a codec whose size depends on values says what the largest is"
         return size
@@ -119,7 +119,7 @@ class Quantizer(Codec, Generic[Form]):
     def decode(self, message: Message) -> Tensor:
         payload, shape = message.verified_payload(), message.shape
         if not message.dtype.is_floating_point:
-            raise Corrupt(f"a tensor of {message.dtype} cannot come here")
+            raise Corrupt(f"a tensor has type {message.dtype}, which this codec never sends")
         if prod(shape) == 0:
             expect(payload, 0)
             return torch.zeros(shape, dtype=message.dtype)
@@ -127,7 +127,7 @@ class Quantizer(Codec, Generic[Form]):
 
     @override
     def error_bound(self, x: Tensor) -> Tensor:
-        """See `Codec.error_bound`: that of the codec, and the way through float32 back to the type of `x`."""
+        """Largest error of each value: the codec's, and that of going through float32 to the type of `x`."""
         if not x.numel():
             return torch.zeros(x.shape, dtype=torch.float64)
         bound, limits = self.bound(_float32(x)), torch.finfo(x.dtype)
@@ -135,23 +135,23 @@ class Quantizer(Codec, Generic[Form]):
         return bound + relative + limits.smallest_normal * limits.eps + 2**-126
 
     @override
-    def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
+    def simulate(self, x: Tensor, *, seed: int = 0) -> Transfer:
         if not x.numel():
-            return Simulated(x, 0)
+            return Transfer(x, 0)
         form = self.quantize(_float32(x), seed)
         size = self.size(x.shape)
         if size is None:
             size = len(self.pack(form, x.shape))
-        return Simulated(_as_type(self.dequantize(form, x.shape), x.dtype), size)
+        return Transfer(_as_type(self.dequantize(form, x.shape), x.dtype), size)
 
     @override
-    def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
+    def transmit(self, x: Tensor, *, seed: int = 0) -> Transfer:
         if not x.numel():
-            return Simulated(x, 0, Message.seal(b"", tuple(x.shape), x.dtype))
+            return Transfer(x, 0, Message.seal(b"", tuple(x.shape), x.dtype))
         form = self.quantize(_float32(x), seed)
         message = Message.seal(self.pack(form, x.shape), tuple(x.shape), x.dtype)
         decoded = _as_type(self.dequantize(form, x.shape), x.dtype)
-        return Simulated(decoded, len(message.payload), message)
+        return Transfer(decoded, len(message.payload), message)
 
     @override
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
@@ -159,7 +159,7 @@ class Quantizer(Codec, Generic[Form]):
 
 
 def require_finite(x: Tensor) -> None:
-    """Raise `NonFiniteTensor` where a value is no number; never on a GPU, which one would wait for."""
+    """Raise `NonFiniteTensor` where a value is no number; a GPU is not checked, as that would wait for it."""
     if x.device.type == "cpu" and not is_finite(x):
         raise NonFiniteTensor("values are not finite")
 

@@ -7,25 +7,25 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from fedsplit.quant.codec import Simulated
+from fedsplit.quant.codec import Transfer
 
 
 @dataclass(frozen=True)
-class Coded:
-    """A tensor that was meant, and what arrives; energies are sums of squares, 0 where all arrives."""
+class SentTensor:
+    """A tensor to send, and what arrives; energies are sums of squares, 0 where it arrives as it is."""
 
     original: Tensor
-    arrived: Simulated
+    transfer: Transfer
 
     @classmethod
-    def exactly(cls, x: Tensor) -> "Coded":
-        """A tensor that arrives as it is."""
-        return cls(x, Simulated(x, x.numel() * x.element_size()))
+    def sent_exactly(cls, x: Tensor) -> "SentTensor":
+        """Make a tensor that arrives as it is."""
+        return cls(x, Transfer(x, x.numel() * x.element_size()))
 
     @property
     def size(self) -> int:
         """Number of bytes of payload."""
-        return self.arrived.size
+        return self.transfer.size
 
     @property
     def values(self) -> int:
@@ -35,17 +35,17 @@ class Coded:
     @property
     def exact(self) -> bool:
         """True if the very tensor arrives."""
-        return self.arrived.decoded is self.original
+        return self.transfer.decoded is self.original
 
     @cached_property
     def signal(self) -> float | Tensor:
-        """Energy of what was meant."""
+        """Energy of the original tensor."""
         return 0.0 if self.exact else _energy(self.original)
 
     @cached_property
     def noise(self) -> float | Tensor:
-        """Energy of the difference between what was meant and what arrived."""
-        return 0.0 if self.exact else _energy(self.arrived.decoded - self.original)
+        """Energy of the difference between the original tensor and what arrived."""
+        return 0.0 if self.exact else _energy(self.transfer.decoded - self.original)
 
 
 def _energy(x: Tensor) -> float | Tensor:

@@ -14,7 +14,7 @@ GranularityName: TypeAlias = Literal["tensor", "channel", "block", "token"]
 
 @dataclass(frozen=True)
 class Granularity:
-    """A tensor as rows `(r, k)`, one scale a row.
+    """Division of a tensor into rows `(r, k)`, one scale a row.
 
     Args:
         name: `tensor` is one row; `channel` a row for each index of one dimension (one row where there is
@@ -49,17 +49,17 @@ class Granularity:
         return F.pad(flat, (0, rows * length - len(flat))).view(rows, length)
 
     def join(self, rows: Tensor, shape: Sequence[int]) -> Tensor:
-        """The tensor that `split` made these rows of."""
+        """Put rows that `split` made together again as a tensor of this shape."""
         if self._has_channels(shape):
             channels = self._channels(shape)
-            others = [size for dim, size in enumerate(shape) if dim != channels]
-            return rows.view(-1, *others).movedim(0, channels).contiguous()
+            other_sizes = [size for dim, size in enumerate(shape) if dim != channels]
+            return rows.view(-1, *other_sizes).movedim(0, channels).contiguous()
         return rows.reshape(-1)[: prod(shape)].view(tuple(shape))
 
-    def spread(self, each: Tensor, shape: Sequence[int]) -> Tensor:
-        """One number a row `(r,)`, given to every value of that row."""
+    def spread(self, numbers: Tensor, shape: Sequence[int]) -> Tensor:
+        """Give one number a row `(r,)` to every value of that row."""
         rows, length = self.rows_of(shape)
-        return self.join(torch.broadcast_to(each[:, None], (rows, length)).contiguous(), shape)
+        return self.join(torch.broadcast_to(numbers[:, None], (rows, length)).contiguous(), shape)
 
     def _has_channels(self, shape: Sequence[int]) -> bool:
         return self.name == "channel" and len(shape) > max(1, self._channels(shape))

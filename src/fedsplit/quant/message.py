@@ -21,7 +21,7 @@ class Message:
     type that the receiver expects anyway. The rest is framing.
 
     Args:
-        payload: what the codec wrote.
+        payload: bytes that the codec wrote.
         checksum: CRC-32 of payload, shape and type.
     """
 
@@ -36,28 +36,28 @@ class Message:
         return cls(payload, shape, dtype, _checksum(payload, shape, dtype))
 
     def verified_payload(self) -> bytes:
-        """Payload of the message; raises as `verify`."""
+        """Payload of the message, once `verify` has checked it."""
         self.verify()
         return bytes(self.payload)
 
     def verify(self) -> None:
-        """Raise where this message cannot be meant.
+        """Check that a sender can have made this message.
 
         Raises:
             Corrupt: the checksum is not that of the content, or no tensor has this shape.
         """
         if self.dtype.is_complex or (self.dtype.is_floating_point and self.dtype.itemsize < 2):
-            raise Corrupt(f"no message is of {self.dtype}")
+            raise Corrupt(f"a message has type {self.dtype}, which no tensor is sent in")
         if min(self.shape, default=0) < 0 or max(self.shape, default=0) >= 2**63:
-            raise Corrupt(f"no tensor has the shape {self.shape}")
+            raise Corrupt(f"a message has shape {self.shape}, and no tensor can have it")
         if _checksum(self.payload, self.shape, self.dtype) != self.checksum:
-            raise Corrupt("the checksum does not fit: the message was altered on its way")
+            raise Corrupt("the checksum does not match the content: the message was altered on its way")
 
 
 def expect(payload: Payload, size: int) -> None:
-    """Raise `Corrupt` where a payload, or a part, has another length: before anything is made of it."""
+    """Raise `Corrupt` where a payload, or a part, has another length, before anything uses its content."""
     if len(payload) != size:
-        raise Corrupt(f"{len(payload)} bytes came, {size} were expected")
+        raise Corrupt(f"a payload has {len(payload)} bytes, and {size} were expected")
 
 
 def _checksum(payload: Payload, shape: tuple[int, ...], dtype: torch.dtype) -> int:

@@ -12,7 +12,7 @@ class Positions:
     """Positions of the samples of a batch; what lies behind the end of a sample is left out and put back.
 
     Args:
-        lengths: gives the positions of each sample, `(b,)`, from labels `(b, t)`; None for data that are
+        lengths: function from labels `(b, t)` to the positions of each sample, `(b,)`; None for data that are
             never padded, which pass as they are.
         padding: value that smashed data have behind the end of a sample: NaN where the server model finds
             its mask in them.
@@ -21,23 +21,23 @@ class Positions:
     lengths: Callable[[Tensor], Tensor] | None = None
     padding: float = 0.0
 
-    def packed(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """The real positions `(n, ...)` of `x (b, t, ...)`, contiguous.
+    def pack(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """Keep the real positions `(n, ...)` of `x (b, t, ...)`, contiguous.
 
         Args:
             x: smashed data or cut gradients of a batch.
-            y: its labels; not looked at where nothing is ever padded.
+            y: labels of the batch; not looked at where nothing is ever padded.
         """
         return x.contiguous() if self.lengths is None else x[self._real(y)]
 
-    def padded(self, x: Tensor, y: Tensor | None, padding: float = 0.0) -> Tensor:
-        """The batch `(b, t, ...)` that `packed` made `x (n, ...)` of, with `padding` behind each end."""
+    def pad(self, x: Tensor, y: Tensor | None, padding: float = 0.0) -> Tensor:
+        """Put `x (n, ...)` of `pack` back into a batch `(b, t, ...)`, with `padding` behind each end."""
         if self.lengths is None:
             return x
         real = self._real(y)
-        whole = x.new_full((*real.shape, *x.shape[1:]), padding)
-        whole[real] = x
-        return whole
+        batch = x.new_full((*real.shape, *x.shape[1:]), padding)
+        batch[real] = x
+        return batch
 
     def _real(self, y: Tensor | None) -> Tensor:
         assert self.lengths is not None

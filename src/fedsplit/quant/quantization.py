@@ -22,10 +22,10 @@ class WeightsCodecs:
     """Codecs of the larger tensors of weights, whatever model they are of.
 
     Args:
-        up: differences to what the client last received, to the server.
-        down: differences to what the client last received, to the client.
-        whole: weights that go to a client which shares none with the server: at first, and where it
-            missed some.
+        up: codec to the server, of differences to what the client last received.
+        down: codec to the client, of differences to what the client last received.
+        whole: codec of weights that go to a client which shares none with the server: at first, and where
+          it missed some.
     """
 
     up: Codec
@@ -43,11 +43,11 @@ class Quantization:
     """A codec for each kind of message.
 
     Args:
-        continue_from_decoded: whether a client's head goes on from the smashed data as the server
-            sees them; else from the client's own. (The gradient is straight-through in both.)
-        positions: those of padded batches that codecs see.
-        trunk_output: as `smashed`, of what the trunk of a model with a tail gives; None without a tail.
-        trunk_gradient: as `cut_gradient`, of its gradient.
+        continue_from_decoded: True if a client's head goes on from the smashed data as the server sees them;
+          else from the client's own. (The gradient is straight-through in both.)
+        positions: positions of padded batches that codecs see.
+        trunk_output: codec of a trunk's outputs, as `smashed`, in a model with a tail; None without a tail.
+        trunk_gradient: codec of their gradient, as `cut_gradient`.
     """
 
     smashed: Codec
@@ -64,11 +64,11 @@ class Quantization:
         assert codec is not None, "this model has no tail"
         return codec
 
-    def as_decoded(self, z: Tensor, y: Tensor, seed: int) -> Tensor:
+    def simulate_smashed(self, z: Tensor, y: Tensor, seed: int) -> Tensor:
         """Smashed data of a batch with labels `y`, as the server sees them.
 
         Raises:
             NonFiniteTensor: they are not finite.
         """
-        decoded = self.smashed.simulate(self.positions.packed(z, y), seed=seed).decoded
-        return self.positions.padded(decoded, y, self.positions.padding)
+        values = self.smashed.simulate(self.positions.pack(z, y), seed=seed).decoded
+        return self.positions.pad(values, y, self.positions.padding)

@@ -34,27 +34,27 @@ def round_up(scales: Tensor, scale_type: ScaleType) -> Tensor:
     return ((bits + 0xFFFF) & ~0xFFFF).view(torch.float32)
 
 
-def nearest(values: Tensor, scale_type: ScaleType) -> Tensor:
-    """The nearest values that travel exactly, float32."""
+def round_to_nearest(values: Tensor, scale_type: ScaleType) -> Tensor:
+    """Round to the nearest values that travel exactly, float32."""
     return values.clamp(-LARGEST, LARGEST).to(_DTYPES[scale_type]).to(torch.float32)
 
 
 def pack_values(values: Tensor, scale_type: ScaleType) -> bytes:
-    """Values that are exact already, as bytes."""
+    """Pack values that travel exactly into bytes."""
     return to_bytes(values.to(_DTYPES[scale_type]))
 
 
 def unpack_values(payload: bytes, scale_type: ScaleType) -> Tensor:
-    """The values that were packed, float32; `Corrupt` where one is not finite."""
+    """Unpack values, float32; `Corrupt` where one is not finite."""
     values = from_bytes(payload, _DTYPES[scale_type]).to(torch.float32)
     if not torch.isfinite(values).all():
-        raise Corrupt("a scale is not finite")
+        raise Corrupt("the payload has a scale that is not finite")
     return values
 
 
 def unpack_scales(payload: bytes, scale_type: ScaleType) -> Tensor:
-    """The scales that were packed, float32; `Corrupt` where one is not finite, or not above 0."""
+    """Unpack scales, float32; `Corrupt` where one is not finite, or not above 0."""
     scales = unpack_values(payload, scale_type)
     if (scales <= 0).any():
-        raise Corrupt("a scale is not above 0")
+        raise Corrupt("the payload has a scale that is not above 0")
     return scales

@@ -21,13 +21,14 @@ class Survey:
     """Measures of one codec on one tensor.
 
     Args:
-        bits: a value, as packed.
-        compressed_bits: a value, with zstandard as last stage; None where it cannot be.
-        entropy: bits a value of the codes if each were coded by how often it occurs alone (order 0),
-            without scales; None where values have no codes of their own.
-        sqnr: signal to quantization noise, dB.
-        encode_mb_s: speed, in MB of float32 values a second.
-        decode_mb_s: the same.
+        bits: bits per value, as packed.
+        compressed_bits: bits per value, with zstandard as last stage; None where it cannot be.
+        entropy: bits per value of the codes if each were coded by how often it occurs alone (order 0),
+            without
+          scales; None where values have no codes of their own.
+        sqnr: ratio of signal to quantization noise, dB.
+        encode_mb_s: speed of encoding, in MB of float32 values a second.
+        decode_mb_s: speed of decoding, likewise.
     """
 
     bits: float
@@ -44,15 +45,15 @@ def survey(codec: Codec, x: Tensor, repeats: int) -> Survey:
     message = codec.encode(x)
     noise = float((codec.decode(message).double() - x.double()).square().sum())
     signal = float(x.double().square().sum())
-    compressed = entropy = None
+    compressed_bits = entropy = None
     if isinstance(codec, Quantizer):
         smaller = codec if isinstance(codec, Zstd) else Zstd(codec, _LEVEL)
-        compressed = 8 * len(smaller.encode(x).payload) / x.numel()
+        compressed_bits = 8 * len(smaller.encode(x).payload) / x.numel()
         entropy = _entropy(codec.codes(codec.quantize(x.float().contiguous(), 0)))
     megabytes = 4 * x.numel() / 1e6
     return Survey(
         bits=8 * len(message.payload) / x.numel(),
-        compressed_bits=compressed,
+        compressed_bits=compressed_bits,
         entropy=entropy,
         sqnr=10 * log10(signal / noise) if signal and noise else inf,
         encode_mb_s=megabytes / _seconds(lambda: codec.encode(x), repeats),

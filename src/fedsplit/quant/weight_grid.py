@@ -20,7 +20,7 @@ class QuantizedWeights:
     """Codes, whole numbers as floating-point ones in the shape of the weights, and scales `(channels,)`.
 
     Args:
-        codes: from `-(2^(bits-1) - 1)` to `2^(bits-1) - 1`; of one bit -1 and 1.
+        codes: codes from `-(2^(bits-1) - 1)` to `2^(bits-1) - 1`; of one bit -1 and 1.
     """
 
     codes: Tensor
@@ -32,8 +32,8 @@ class QuantizedWeights:
         return self.codes * along_channels(self.scale, self.codes)
 
 
-def quantized_weights(weight: Tensor, bits: WeightBits) -> QuantizedWeights:
-    """Weights `(channels, ...)` on their grid, each at the number next to it.
+def quantize_weights(weight: Tensor, bits: WeightBits) -> QuantizedWeights:
+    """Quantize weights `(channels, ...)` to their grid, each to the nearest number.
 
     The scale lets a channel's largest weight fit. With 4 bits or 2 that would waste most of the few numbers
     there are: there it is the fraction of that scale with the least squared error. One bit is the sign times
@@ -51,5 +51,5 @@ def quantized_weights(weight: Tensor, bits: WeightBits) -> QuantizedWeights:
 
 
 def along_channels(values: Tensor, weight: Tensor) -> Tensor:
-    """Values `(channels,)` in a shape that multiplies weights `(channels, ...)`."""
+    """Reshape values `(channels,)` so that they multiply weights `(channels, ...)`."""
     return values.view(-1, *(1 for _ in weight.shape[1:]))

@@ -19,7 +19,7 @@ from fedsplit.files.bounded import MIB, json_in, text
 from fedsplit.files.form import Misfit, check_form, check_keys
 from fedsplit.files.whole import appearing
 from fedsplit.state.by_client import ByClient
-from fedsplit.state.settled import Settled
+from fedsplit.state.settled import SettledTensors
 from fedsplit.state.state import State
 
 _TENSORS, _VALUES, _CHECKSUMS = "state.safetensors", "state.json", "SHA256SUMS"
@@ -41,12 +41,12 @@ class Since:
     """An earlier checkpoint of the same run, and what has changed since.
 
     Args:
-        rounds: of that checkpoint.
-        changed: clients whose state may be another now.
+        rounds: number of rounds of that checkpoint.
+        changed_clients: clients whose state may be another now.
     """
 
     rounds: int
-    changed: Collection[int]
+    changed_clients: Collection[int]
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Checkpoint:
 
     Args:
         rounds: after which it is.
-        folder: where it was read.
-        since: with what files of clients are shared as it is saved; None: all are written.
+        folder: folder that it was read from.
+        since: earlier checkpoint that shares files of clients; None: all are written.
     """
 
     rounds: int
@@ -104,7 +104,7 @@ def replace(folder: Path, checkpoint: Checkpoint, *, needed: int, durable: bool)
 
     Args:
         needed: rounds of the oldest that is still needed.
-        durable: whether it must outlive a loss of power, and not only a kill.
+        durable: True if the file must outlive a loss of power, and not only a kill.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder, checkpoint, durable=durable, apart=False)
@@ -142,7 +142,7 @@ def load(folder: Path, rounds: int) -> Checkpoint | None:
     except (OSError, ValueError, SafetensorError):
         return None
     try:
-        state = _checked(rounds, values)
+        state = _check(rounds, values)
         for key, tensor in tensors.items():
             _place(state, key, tensor)
     except Misfit as misfit:
@@ -158,16 +158,16 @@ def _write(folder: Path, checkpoint: Checkpoint, *, durable: bool, apart: bool) 
     """Write a checkpoint, whole or not at all; a damaged one of these rounds goes.
 
     Args:
-        apart: whether clients have files of their own.
+        apart: True if clients have files of their own.
     """
     final = _path(folder, checkpoint.rounds)
     tensors: dict[str, Tensor] = {}
-    settled: dict[str, Settled] = {}
+    settled: dict[str, SettledTensors] = {}
     clients: dict[str, dict[str, Tensor]] | None = {} if apart else None
     values = _without_tensors(checkpoint.state, "", tensors, settled, clients)
     with appearing(final, beside=_PARTIAL, durable=durable) as partial:
         partial.mkdir()
-        save_file({name: _written(each) for name, each in tensors.items()}, partial / _TENSORS)
+        save_file({name: _copy(each) for name, each in tensors.items()}, partial / _TENSORS)
         (partial / _VALUES).write_text(
             json.dumps({"format": FORMAT, "rounds": checkpoint.rounds, "state": values}), encoding="utf-8"
         )
@@ -189,7 +189,7 @@ def _save_clients(
     """
     before, known, changed = partial, dict[str, str](), set[str]()
     if since is not None:
-        before, changed = _path(partial.parent, since.rounds), set(map(str, since.changed))
+        before, changed = _path(partial.parent, since.rounds), set(map(str, since.changed_clients))
         with suppress(OSError, ValueError):  # a checkpoint that is gone has nothing to share
             known = _sums(before)
     sums = {}
@@ -197,15 +197,15 @@ def _save_clients(
         if not tensors:
             continue
         name = f"client-{client}.safetensors"
-        if client not in changed and name in known and _linked(before / name, partial / name):
+        if client not in changed and name in known and _link(before / name, partial / name):
             sums[name] = known[name]
         else:
-            save_file({key: _written(each) for key, each in tensors.items()}, partial / name)
+            save_file({key: _copy(each) for key, each in tensors.items()}, partial / name)
             sums[name] = _checksum(partial / name)
     return sums
 
 
-def _linked(file: Path, link: Path) -> bool:
+def _link(file: Path, link: Path) -> bool:
     """True if a file has another name now; not every file system has links."""
     try:
         link.hardlink_to(file)
@@ -214,7 +214,7 @@ def _linked(file: Path, link: Path) -> bool:
     return True
 
 
-def _settle(partial: Path, prefix: str, settled: Settled) -> tuple[str, str]:
+def _settle(partial: Path, prefix: str, settled: SettledTensors) -> tuple[str, str]:
     """Put tensors that stay as they are into a checkpoint: as a link, if another has them whole.
 
     Returns:
@@ -227,7 +227,7 @@ def _settle(partial: Path, prefix: str, settled: Settled) -> tuple[str, str]:
             if (checksum := _checksum(other)) == _sums(other.parent).get(name):
                 (partial / name).hardlink_to(other)
                 return name, checksum
-    save_file({prefix + key: _written(each) for key, each in settled.items()}, partial / name)
+    save_file({prefix + key: _copy(each) for key, each in settled.items()}, partial / name)
     return name, _checksum(partial / name)
 
 
@@ -265,7 +265,7 @@ def _is_whole(folder: Path, rounds: int) -> bool:
         return False
 
 
-def _checked(rounds: int, values: object) -> State:
+def _check(rounds: int, values: object) -> State:
     if not isinstance(values, dict) or "format" not in values:
         raise Misfit("it", f"has no format number, and must have {FORMAT}")
     if values["format"] != FORMAT:
@@ -294,19 +294,19 @@ def _without_tensors(
     state: State,
     prefix: str,
     tensors: dict[str, Tensor],
-    settled: dict[str, Settled],
+    settled: dict[str, SettledTensors],
     clients: dict[str, dict[str, Tensor]] | None,
 ) -> State:
     """The tree without its tensors, which go to `tensors` under their paths, or with others to `settled`.
 
     Args:
-        clients: where those of each client go; None: to `tensors` too.
+        clients: tensors of each client; None: these go to `tensors` too.
     """
     values: State = {}
     for key, value in state.items():
         if isinstance(value, Tensor):
             tensors[prefix + key] = value
-        elif isinstance(value, Settled):
+        elif isinstance(value, SettledTensors):
             settled[f"{prefix}{key}/"], values[key] = value, {}
         elif isinstance(value, dict):
             own = tensors
@@ -318,7 +318,7 @@ def _without_tensors(
     return values
 
 
-def _written(tensor: Tensor) -> Tensor:
+def _copy(tensor: Tensor) -> Tensor:
     """A copy: safetensors refuses memory that two names share."""
     return tensor.detach().to("cpu").clone(memory_format=torch.contiguous_format)
 

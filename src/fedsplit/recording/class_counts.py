@@ -10,7 +10,7 @@ import numpy as np
 from typing_extensions import override
 
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import MIB, MOST_CLASSES, MOST_CLIENTS, csv_table, reading, whole
+from fedsplit.files.bounded import MIB, MOST_CLASSES, MOST_CLIENTS, csv_table, parse_whole_number, reading
 from fedsplit.files.whole import appearing, csv_file, csv_line
 
 if TYPE_CHECKING:  # figures are drawn without torch
@@ -32,7 +32,7 @@ class ClassCounts:
     Args:
         table: client, label and samples, int64 `(rows, 3)`, by client, then label; labels that a client has
             none of are left out.
-        names: of the classes by label, where they have any.
+        names: names of the classes by label, where they have any.
     """
 
     table: np.ndarray
@@ -44,8 +44,8 @@ class ClassCounts:
 
         Args:
             shards: indices of each client's samples.
-            labels: of all samples, `(n,)`.
-            names: of the classes; empty where they have none.
+            labels: labels of all samples, `(n,)`.
+            names: names of the classes; empty where they have none.
         """
         known, numbers = np.unique(labels.cpu().numpy(), return_inverse=True)
         tables = [np.empty((0, 3), dtype=np.int64)]
@@ -119,8 +119,14 @@ def read_class_counts(run: Path) -> ClassCounts:
     with reading(run, CLASS_COUNTS, "runs with distribution=own do not"):
         cells, named = array("q"), dict[int, str]()
         for _, line in csv_table(run / CLASS_COUNTS, _MOST_BYTES)[1]:
-            label = whole(line["label"], MOST_CLASSES - 1)
-            cells.extend((whole(line["client"], MOST_CLIENTS - 1), label, whole(line["samples"])))
+            label = parse_whole_number(line["label"], MOST_CLASSES - 1)
+            cells.extend(
+                (
+                    parse_whole_number(line["client"], MOST_CLIENTS - 1),
+                    label,
+                    parse_whole_number(line["samples"]),
+                )
+            )
             if line["class"]:
                 named[label] = line["class"]
     if not cells:

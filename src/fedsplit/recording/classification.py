@@ -24,7 +24,7 @@ class ConfusionMatrix:
 
     Args:
         counts: `(classes, classes)`, a row a true class.
-        names: of the classes, by label.
+        names: names of the classes, by label.
     """
 
     counts: Integers
@@ -59,7 +59,7 @@ class RocCurve:
     """ROC curve of one class against all others, without points in the middle of a straight line.
 
     Args:
-        name: of the class; `micro` where all decisions of all classes are taken together.
+        name: name of the class; `micro` where all decisions of all classes are taken together.
         false_positive_rate: ascending from 0 to 1, `(points,)`.
         true_positive_rate: likewise.
         area: under the curve (AUC).
@@ -89,8 +89,8 @@ class RocCurves:
 
     Args:
         classes: their curves; empty beyond `MOST_CLASSES` classes.
-        areas: of each such class, by name, however many there are.
-        micro: of all decisions of all classes together; None where there is one class only, and so
+        areas: area of each such class, by name, however many there are.
+        micro: area of all decisions of all classes together; None where there is one class only, and so
             nothing to decide.
     """
 

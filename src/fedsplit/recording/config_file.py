@@ -8,7 +8,7 @@ from pathlib import Path
 from fedsplit.config.choices import user_directory
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError, shorten
-from fedsplit.files.bounded import Damaged, yaml_in
+from fedsplit.files.bounded import Damage, yaml_in
 from fedsplit.files.paths import display_path
 from fedsplit.files.whole import write_yaml
 
@@ -40,7 +40,7 @@ def read_config(directory: Path, key: str) -> Plain:
         content = yaml_in(directory / CONFIG_FILE)
     except OSError as error:
         raise UserError(key, directory, f"its {CONFIG_FILE} cannot be read ({error.strerror})") from error
-    except Damaged as error:
+    except Damage as error:
         raise UserError(key, directory, f"its {CONFIG_FILE} is damaged ({error})") from error
     if isinstance(content, dict) and content.get("format") != FORMAT:
         found = f"format {shorten(repr(content['format']))}" if "format" in content else "no format number"
@@ -58,7 +58,7 @@ def own_choices_of(directory: Path) -> str | None:
     """Directory of the user's choices, as a run's file names it: shown in errors, and never opened."""
     try:
         content = yaml_in(directory / CONFIG_FILE)
-    except (OSError, Damaged):
+    except (OSError, Damage):
         return None
     found = content.get(_OWN_CHOICES) if isinstance(content, dict) else None
     return found if isinstance(found, str) else None

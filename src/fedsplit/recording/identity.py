@@ -18,8 +18,8 @@ def identity(config: RunConfig, data: Fingerprint, frozen: str) -> State:
     """Identity of a run as a checkpoint keeps it, in plain values.
 
     Args:
-        config: of the run.
-        data: of the run.
+        config: configuration of the run.
+        data: data of the run.
         frozen: digest of the parameters that do not learn.
     """
     state: State = json.loads(json.dumps({"config": config.plain(), "data": data}))

@@ -31,7 +31,7 @@ class Traffic:
     """Amount of all messages of one kind.
 
     Args:
-        bytes: of payload.
+        bytes: bytes of payload.
         values: numbers in the tensors that were sent.
         signal: sum of squares of what was meant, over messages that did not arrive exactly.
         noise: sum of squares of the difference to what arrived.
@@ -72,7 +72,7 @@ class Ledger:
     A broadcast counts once. What a network that has none, such as gRPC, sends beyond that is kept apart.
 
     Args:
-        keeps_messages: whether the messages of each round are kept with their clients, see `pop_messages`.
+        keeps_messages: True if the messages of each round are kept with their clients, see `pop_messages`.
     """
 
     def __init__(self, *, keeps_messages: bool = False) -> None:
@@ -101,9 +101,9 @@ class Ledger:
 
         Args:
             size: bytes; of several messages, all of one size, their sum.
-            clients: who sent or received one each.
+            clients: clients that sent or received one message each.
             step: the local step that it is about; 0 of weights.
-            broadcast: whether it is one message of the server, which all of `clients` receive.
+            broadcast: True if it is one message of the server, which all of `clients` receive.
         """
         if broadcast:
             self._copies[round] = self.copies(round) + size * (len(clients) - 1)
@@ -141,9 +141,9 @@ class Ledger:
 
     def add_again(self, round: int, direction: Direction, size: int) -> None:
         """Count bytes that were sent again after a failure, or for nothing; they are no part of the load."""
-        self.again(round)[direction] += size
+        self.repeated_bytes(round)[direction] += size
 
-    def again(self, round: int) -> dict[Direction, int]:
+    def repeated_bytes(self, round: int) -> dict[Direction, int]:
         """Bytes of one round that failures cost."""
         return self._again.setdefault(round, dict.fromkeys(DIRECTIONS, 0))
 
@@ -151,11 +151,11 @@ class Ledger:
         """Bytes of one round that a network without broadcast sends to clients beyond its `load`."""
         return self._copies.get(round, 0)
 
-    def add_observed(self, round: int, size: int) -> None:
+    def add_observation(self, round: int, size: int) -> None:
         """Count bytes of models that clients show to be measured, and do not send; no part of the load."""
-        self._observed[round] = self.observed(round) + size
+        self._observed[round] = self.observed_bytes(round) + size
 
-    def observed(self, round: int) -> int:
+    def observed_bytes(self, round: int) -> int:
         """Bytes of one round of models that clients showed to be measured."""
         return self._observed.get(round, 0)
 
@@ -184,8 +184,8 @@ class Ledger:
                 d: {kind: list(astuple(each)) for kind, each in kinds.items()}
                 for d, kinds in self.traffic(round).items()
             }
-            | {"again": dict(self.again(round))}
-            | {"copies": self.copies(round), "observed": self.observed(round)}
+            | {"again": dict(self.repeated_bytes(round))}
+            | {"copies": self.copies(round), "observed": self.observed_bytes(round)}
             for round in sorted({*self._rounds, *self._again})
         }
 

@@ -34,7 +34,7 @@ class LocalAccuracies:
     """Accuracies of clients on their own samples.
 
     Args:
-        samples: that each tests on.
+        samples: number of samples that each tests on.
         accuracies: fractions; None where a client holds out nothing.
     """
 
@@ -82,26 +82,28 @@ class Record:
         test_loss: mean over those terms.
         train_loss: see `RoundMetrics`.
         load: bytes of all rounds so far.
-        bytes: of this round, by direction and kind.
+        bytes: bytes of this round, by direction and kind.
         bits: bits a value of this round, by direction and kind; None where nothing was sent.
         sqnr: signal to quantization noise of this round in dB, likewise; infinite where all is exact.
-        seconds: of this round, by phase.
+        seconds: seconds of this round, by phase.
         again: bytes of this round that failures cost, by direction; no part of the load.
         left_out: clients that the round went on without.
-        local_accuracy: on what clients held out; None without evaluation, or where they held out nothing.
+        local_accuracy: accuracies on what clients held out; None without evaluation, or where they held out
+            nothing.
         gradient_error: see `Algorithm.gradient_error`; None where it was not measured.
-        simulated_seconds: of all rounds so far, on the simulated network; None where there is none.
+        simulated_seconds: seconds of all rounds so far, on the simulated network; None where there is none.
         test_perplexity: `exp(test_loss)` of a language model; None of other models.
         cost: money for the load so far; None where the network has no price.
-        text_scores: of texts that the model generated; None in a round without.
-        evaluated_auxiliary: whether evaluation is by the auxiliary model, the server model being untrained.
+        text_scores: scores of texts that the model generated; None in a round without.
+        evaluated_auxiliary: True if evaluation is by the auxiliary model, the server model being untrained.
         client_memory: bytes that a client's largest local step takes.
         held: bytes of it that wait for a cut gradient.
         copies: bytes of this round that broadcasts cost beyond the load on a network that has none.
         observed: bytes of this round of models that clients showed to be measured; no part of the load.
-        released_accuracy: as `test_accuracy`, where smashed data go through the clients' defence; None where
-            it leaves them as they are.
-        epsilons: of what left clients so far: smashed data, weights, both, labels; empty without a defence.
+        released_accuracy: accuracy, as `test_accuracy`, where smashed data go through the clients' defence;
+            None where it leaves them as they are.
+        epsilons: epsilons of what left clients so far: smashed data, weights, both, labels; empty without a
+            defence.
     """
 
     round: int

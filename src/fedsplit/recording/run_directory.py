@@ -109,18 +109,18 @@ class RunDirectory:
             raise self.error(f"{name} holds weights that are not finite: the run diverged")
         return weights
 
-    def trained(self, client: int | None = None) -> dict[str, Weights]:
+    def trained_weights(self, client: int | None = None) -> dict[str, Weights]:
         """Trained halves of the model, `client` and `server`.
 
         Args:
-            client: whose, where clients have models of their own; None where they share one.
+            client: number of the client, where clients have models of their own; None where they share one.
 
         Raises:
             UserError: as `model`; or clients have models of their own and none is named, or one is and they
                 do not, or that one took no part.
         """
         halves = ("client", "server")
-        own = {half: sorted(self._clients_with_own(half)) for half in halves}
+        own = {half: sorted(self._clients_with_half(half)) for half in halves}
         numbers = own["client"] or own["server"]
         if client is None and numbers:
             known = ", ".join(map(str, numbers))
@@ -131,7 +131,7 @@ class RunDirectory:
             raise UserError("task.client", client, f"{message} run={self.path}")
         return {half: self.model(f"{half}-{client}" if own[half] else half) for half in halves}
 
-    def _clients_with_own(self, half: str) -> list[int]:
+    def _clients_with_half(self, half: str) -> list[int]:
         """Clients whose own half was written."""
         names = (path.stem.removeprefix(f"{half}-") for path in (self.path / "model").glob(f"{half}-*"))
         return [int(name) for name in names if name.isdecimal()]
@@ -146,7 +146,7 @@ class RunDirectory:
         """Make the directory, write what is known at the start, cut `metrics.csv` to `records`, and log.
 
         Args:
-            counts: for `class_counts.csv`; None writes none.
+            counts: content of `class_counts.csv`; None writes none.
 
         Raises:
             UserError: it cannot be written, or another process writes to it.

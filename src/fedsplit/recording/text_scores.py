@@ -14,8 +14,8 @@ class TextScores:
             stemming, mean over texts, 0 to 1. Source: C.-Y. Lin, 2004.
         nist: G. Doddington, HLT 2002, of nltk, up to 5-grams; 0 and more.
         cider: CIDEr-D, see `fedsplit.generation.cider`, 0 to 10.
-        meteor: of nltk with the nearest reference, mean over texts, 0 to 1; None where WordNet is not there.
-            Source: S. Banerjee and A. Lavie, 2005.
+        meteor: METEOR score by nltk with the nearest reference, mean over texts, 0 to 1; None where WordNet
+            is not there. Source: S. Banerjee and A. Lavie, 2005.
     """
 
     bleu: float

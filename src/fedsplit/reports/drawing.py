@@ -8,7 +8,7 @@ from fedsplit.files.paths import in_one_line
 from fedsplit.files.whole import appearing
 from fedsplit.recording.config_file import OtherFormat
 from fedsplit.reports.experiments import FigureRequest
-from fedsplit.reports.figures.figure_type import Drawn
+from fedsplit.reports.figures.figure_type import RenderedFigure
 from fedsplit.reports.figures.style import encode_figure, house_style
 from fedsplit.reports.notes import Notes
 from fedsplit.reports.runs import Run, read_run, runs_at, without_repeats
@@ -50,7 +50,7 @@ class StoredRuns:
             else:
                 everything.append(run)
         fitting = [run for run in everything if fits(run, experiment.where)]
-        found = self._once(at_defaults(fitting, experiment.named) if experiment.others_default else fitting)
+        found = self._once(at_defaults(fitting, experiment.keys) if experiment.others_default else fitting)
         if not found:
             self._tell_of_none(experiment, everything)
             return []
@@ -125,7 +125,7 @@ class StoredRuns:
         return kept
 
 
-def draw(experiment: FigureRequest, runs: Sequence[Run], formats: Sequence[str]) -> Drawn:
+def draw(experiment: FigureRequest, runs: Sequence[Run], formats: Sequence[str]) -> RenderedFigure:
     """Draw an experiment of runs that pass its figure's `check`.
 
     Raises:
@@ -137,10 +137,10 @@ def draw(experiment: FigureRequest, runs: Sequence[Run], formats: Sequence[str])
         images = {format: encode_figure(figure, format) for format in formats}
     message = f"Not drawn, because there is no room: {'; '.join(left_out)}." if left_out else ""
     description = " ".join(filter(None, (experiment.description, message)))
-    return Drawn(experiment.name, experiment.title, description, images, runs, left_out)
+    return RenderedFigure(experiment.name, experiment.title, description, images, runs, left_out)
 
 
-def image_files(drawn: Drawn) -> dict[str, bytes]:
+def image_files(drawn: RenderedFigure) -> dict[str, bytes]:
     """Contents of image files by name."""
     return {f"{drawn.name}.{format}": image for format, image in drawn.images.items()}
 

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from fedsplit.config.values import allowed, fits
+from fedsplit.config.values import describe_allowed, fits
 from fedsplit.errors import UserError
 from fedsplit.files.paths import in_one_line
 from fedsplit.reports.figures.figure_type import FigureType
@@ -30,10 +30,10 @@ class FigureRequest:
 
     Args:
         runs: paths or globs below which runs are looked for.
-        where: what their configurations must have.
-        expects: of which every combination should be there.
-        table: of the same runs; None: none.
-        others_default: whether runs must have defaults at all keys that are not `named`.
+        where: values that their configurations must have.
+        expects: values of which every combination should be there.
+        table: table of the same runs; None: none.
+        others_default: True if runs must have defaults at all keys that are not `keys`.
     """
 
     name: str
@@ -48,7 +48,7 @@ class FigureRequest:
     others_default: bool = False
 
     @property
-    def named(self) -> frozenset[str]:
+    def keys(self) -> frozenset[str]:
         """The groups and dotted keys that it is about."""
         own = {
             value for key in ("x", "by", "size") if isinstance(value := getattr(self.figure, key, None), str)
@@ -74,8 +74,8 @@ def figure_type(
     """A type of figure, with its settings.
 
     Args:
-        settings: its keys; what is left out is as the type has it.
-        prefix: of keys, in errors.
+        settings: keys of the figure type; those left out are as the type has them.
+        prefix: prefix of keys, in errors.
         beside: keys known beside those of the type, for errors.
 
     Raises:
@@ -91,7 +91,7 @@ def figure_type(
             message = f"no such key of figure {name}; known: {', '.join((*known, *beside)) or 'none'}"
             raise UserError(f"{prefix}{key}", value, message)
         if not fits(annotations[key], value):
-            raise UserError(f"{prefix}{key}", value, f"must be {allowed(annotations[key])}")
+            raise UserError(f"{prefix}{key}", value, f"must be {describe_allowed(annotations[key])}")
     plain = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
     return type_(**plain)
 

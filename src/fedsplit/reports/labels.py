@@ -46,7 +46,7 @@ def first_piece(run: "Run", by: str) -> str:
     for key in (by, group):
         if key in run.choices:
             return _piece(key, run.choices[key], (key,))
-        if named := run.named(key):
+        if named := run.names_at(key):
             return _piece(key, named[-1], (key,))
     return f"no {by}"
 

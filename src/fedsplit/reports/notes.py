@@ -49,15 +49,15 @@ class Notes:
         """Three lines at most: the notes where they are few and short, else how many of each kind.
 
         Args:
-            file: where all of them are written; None: nowhere.
+            file: file that gets all of them; None: nowhere.
         """
         if self.few:
             return self.texts
-        of_runs, others = self._counted(_OF_RUNS), self._counted(_OTHERS)
+        of_runs, others = self._count(_OF_RUNS), self._count(_OTHERS)
         message = f"directories left out or not complete: {of_runs}" if of_runs else ""
         return list(filter(None, (message, others, f"each is told in {file}" if file is not None else "")))
 
-    def _counted(self, words: Mapping[str, str]) -> str:
+    def _count(self, words: Mapping[str, str]) -> str:
         counts = Counter(self._kinds.values())
         return ", ".join(f"{counts[kind]} {noun}" for kind, noun in words.items() if counts[kind])
 

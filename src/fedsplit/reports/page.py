@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from fedsplit.errors import UserError
 from fedsplit.machine.extras import install_command
-from fedsplit.reports.figures.figure_type import Drawn
+from fedsplit.reports.figures.figure_type import RenderedFigure
 from fedsplit.reports.figures.groups import by_number, count_noun
 from fedsplit.reports.figures.wording import in_words
 from fedsplit.reports.labels import label_runs
@@ -32,7 +32,9 @@ _BREAKABLE = re.compile(r"(?<=[.=,/])(?=\w)|(?<=[^\W_]_)(?=[^\W_])")
 """Positions in a name where a line may break: behind marks that join its parts, but not inside `_target_`."""
 
 
-def page(drawn: Sequence[Drawn], tables: Sequence[Table], *, missing: Sequence[str], folder: Path) -> bytes:
+def page(
+    drawn: Sequence[RenderedFigure], tables: Sequence[Table], *, missing: Sequence[str], folder: Path
+) -> bytes:
     """The page, in UTF-8: the same bytes for the same runs.
 
     A figure and a table of the same name share a section. The page links to their files as
@@ -42,7 +44,7 @@ def page(drawn: Sequence[Drawn], tables: Sequence[Table], *, missing: Sequence[s
         drawn: figures, in the order of the page.
         tables: those without a figure of their name come behind all figures.
         missing: a line for each run, or experiment, that was expected and is not there.
-        folder: where the page will be, which its links start from.
+        folder: folder of the page, which its links start from.
 
     Raises:
         UserError: jinja2 is not installed.
@@ -95,7 +97,9 @@ def _each_once(*several: Sequence[Run]) -> list[Run]:
     return list({run.path: run for runs in several for run in runs}.values())
 
 
-def _sections(drawn: Sequence[Drawn], tables: Sequence[Table], folder: Path) -> list[dict[str, object]]:
+def _sections(
+    drawn: Sequence[RenderedFigure], tables: Sequence[Table], folder: Path
+) -> list[dict[str, object]]:
     figures = {each.name: each for each in drawn}
     by_name = {each.name: each for each in tables}
     return [
@@ -104,7 +108,9 @@ def _sections(drawn: Sequence[Drawn], tables: Sequence[Table], folder: Path) -> 
     ]
 
 
-def _section(name: str, figure: Drawn | None, table: Table | None, folder: Path) -> dict[str, object]:
+def _section(
+    name: str, figure: RenderedFigure | None, table: Table | None, folder: Path
+) -> dict[str, object]:
     shown = [each for each in (figure, table) if each is not None]
     runs = label_runs(_each_once(*(each.runs for each in shown)))
     return {
@@ -113,12 +119,12 @@ def _section(name: str, figure: Drawn | None, table: Table | None, folder: Path)
         "figure": figure,
         "image": inline_image(figure.images) if figure is not None else None,
         "table": table,
-        "runs": [_run_shown(run, folder) for run in runs],
+        "runs": [_describe_run(run, folder) for run in runs],
         "configuration": differences(runs),
     }
 
 
-def _run_shown(run: Run, folder: Path) -> dict[str, object]:
+def _describe_run(run: Run, folder: Path) -> dict[str, object]:
     return {
         "path": run.path.as_posix(),
         "href": quote(os.fsencode(Path(os.path.relpath(run.path, folder)).as_posix())) + "/",
@@ -130,7 +136,7 @@ def _run_shown(run: Run, folder: Path) -> dict[str, object]:
     }
 
 
-def _summary(drawn: Sequence[Drawn], tables: Sequence[Table], runs: Sequence[Run]) -> str:
+def _summary(drawn: Sequence[RenderedFigure], tables: Sequence[Table], runs: Sequence[Run]) -> str:
     parts = [count_noun(len(drawn), "figure"), count_noun(len(tables), "table"), count_noun(len(runs), "run")]
     started = [found.groups() for run in runs if (found := _STARTED.search(run.path.as_posix()))]
     if not started:
@@ -157,14 +163,14 @@ def inline_image(images: Mapping[str, bytes]) -> dict[str, object] | None:
     are called cannot clash with another's.
     """
     if "svg" in images:
-        return _inlined("svg+xml", images["svg"], *_svg_inches(images["svg"]))
+        return _inline("svg+xml", images["svg"], *_svg_inches(images["svg"]))
     if "png" in images:
         width, height = unpack(">II", images["png"][16:24])
-        return _inlined("png", images["png"], width / _PNG_PIXELS_AN_INCH, height / _PNG_PIXELS_AN_INCH)
+        return _inline("png", images["png"], width / _PNG_PIXELS_AN_INCH, height / _PNG_PIXELS_AN_INCH)
     return None
 
 
-def _inlined(kind: str, image: bytes, width: float, height: float) -> dict[str, object]:
+def _inline(kind: str, image: bytes, width: float, height: float) -> dict[str, object]:
     source = f"data:image/{kind};base64,{b64encode(image).decode()}"
     pixels = {"width": round(width * _PIXELS_AN_INCH), "height": round(height * _PIXELS_AN_INCH)}
     return {"source": source, **pixels}
@@ -195,7 +201,7 @@ class Differences:
     """The settings of some runs; seeds and what cannot change a result are no part of them.
 
     Args:
-        shared: what all have, by key.
+        shared: values that all have, by key.
         differing: the rest, by key.
     """
 

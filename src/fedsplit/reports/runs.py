@@ -11,7 +11,7 @@ from typing import TypeAlias
 from fedsplit.config.dotted_keys import below, flat
 from fedsplit.config.values import Plain
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import Damaged, csv_table, json_in, number, whole
+from fedsplit.files.bounded import Damage, csv_table, json_in, number, parse_whole_number
 from fedsplit.files.paths import in_one_line, user_path
 from fedsplit.recording.config_file import CONFIG_FILE, read_config, runs_below
 
@@ -38,8 +38,8 @@ class Run:
 
     Args:
         label: the algorithm, then what tells the run from those it is drawn with, its seed aside.
-        columns: of `metrics.csv`, a value a round; None where the round had none. Loads are in bytes.
-        results: of `results.json`; None where the run has not ended.
+        columns: columns of `metrics.csv`, a value a round; None where the round had none. Loads are in bytes.
+        results: results of `results.json`; None where the run has not ended.
     """
 
     path: Path
@@ -76,7 +76,7 @@ class Run:
         """All that is set, but for what is at or below these keys."""
         return tuple((key, value) for key, value in self.settings.items() if not below(key, keys))
 
-    def named(self, key: str) -> tuple[str, ...]:
+    def names_at(self, key: str) -> tuple[str, ...]:
         """Names that a group or a dotted key is set to: a choice goes by its own name and the canonical one.
 
         Empty where the run has no such key.
@@ -154,7 +154,7 @@ def read_run(path: Path) -> Run:
         columns = _columns(path)
     except OSError as error:
         raise UserError("run", path, f"must be readable ({error.strerror})") from error
-    except Damaged as error:
+    except Damage as error:
         message = f"{METRICS}, {RESULTS} must not be damaged ({error})"
         raise UserError("run", path, message) from error
     if results is not None and not _are_results(results):
@@ -186,7 +186,7 @@ def _columns(path: Path) -> dict[str, tuple[float | None, ...]]:
     for line, row in rows:
         try:
             cells = {name: number(cell) if cell != "" else None for name, cell in row.items()}
-            cells |= {"round": whole(row["round"]), "load": whole(row["load"])}
+            cells |= {"round": parse_whole_number(row["round"]), "load": parse_whole_number(row["load"])}
         except ValueError as error:
             raise UserError("run", path, f"line {line} of metrics.csv must be whole") from error
         if cells["round"] != (expected := len(columns["round"])):
@@ -205,14 +205,14 @@ def _canonical(place: str, choice: str, target: str) -> str:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRuns:
     """Directories of runs in alphabetical order; and those beside them, as in a sweep, that are of none."""
 
     runs: tuple[Path, ...]
     others: tuple[Path, ...]
 
 
-def runs_at(place: str, key: str) -> Found:
+def runs_at(place: str, key: str) -> FoundRuns:
     """The runs anywhere below a path or glob that `key` named; `UserError` where a folder cannot be read."""
     path = user_path(place, key)
     paths = [path] if path.exists() else map(Path, sorted(glob(str(path), recursive=True)))
@@ -221,7 +221,7 @@ def runs_at(place: str, key: str) -> Found:
     with in_one_line(key, place, "must be readable"):
         for path in paths:
             _look(path, runs, others)
-    return Found(tuple(runs), tuple(others))
+    return FoundRuns(tuple(runs), tuple(others))
 
 
 def _look(path: Path, runs: list[Path], others: list[Path]) -> bool:

@@ -44,7 +44,7 @@ def settings_of(key: str, node: object) -> Settings:
 def fits(run: Run, asked: Settings) -> bool:
     """True if a run has one of the values asked for at every key; null where it has no such key."""
     return all(
-        any(_same(name, value) for name in run.named(key) or ("null",) for value in values)
+        any(_same(name, value) for name in run.names_at(key) or ("null",) for value in values)
         for key, values in asked.items()
     )
 
@@ -52,7 +52,7 @@ def fits(run: Run, asked: Settings) -> bool:
 def unknown_keys(runs: Sequence[Run], asked: Settings) -> list[str]:
     """The keys asked for, and not only as null, that none of the runs has."""
     needed = [key for key, values in asked.items() if "null" not in values]
-    return [key for key in needed if runs and not any(run.named(key) for run in runs)]
+    return [key for key in needed if runs and not any(run.names_at(key) for run in runs)]
 
 
 def missing(runs: Sequence[Run], where: Settings, expects: Settings) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 
-class Settled(dict[str, Tensor]):
+class SettledTensors(dict[str, Tensor]):
     """Tensors by name that stay as they are: checkpoints write them once, copies of a state share them."""
 
     @cached_property

@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from fedsplit.state.settled import Settled
+from fedsplit.state.settled import SettledTensors
 
 State: TypeAlias = dict[str, Any]
 """Nested by text keys without "/"; leaves are tensors, numbers, texts, booleans, None or lists of these.
@@ -17,7 +17,7 @@ def copy_state(state: State) -> State:
     """Copy a tree, with tensors of its own, which nobody moves; settled ones are shared."""
 
     def copy(value: object) -> object:
-        if isinstance(value, Settled):
+        if isinstance(value, SettledTensors):
             return value
         if isinstance(value, dict):
             return {key: copy(each) for key, each in value.items()}

@@ -19,7 +19,7 @@ class StackedWeights(Sequence[Weights]):
     """Weights of clients as stacks: tensors `(k, ...)` with a row a client.
 
     Args:
-        stacks: for each, which positions of this sequence its rows are, and the tensors by name.
+        stacks: stacks, each with the positions of its rows in this sequence, and tensors by name.
     """
 
     def __init__(self, stacks: Sequence[tuple[Sequence[int], Weights]]) -> None:

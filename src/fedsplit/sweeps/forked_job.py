@@ -18,8 +18,8 @@ def run_job(config: RunConfig, directory: Path, place: int, statuses: Path) -> N
     """Run a job to its end.
 
     Args:
-        directory: of the run; one that is there already is gone on with.
-        place: of the job among those launched together, which decides on its GPU.
+        directory: directory of the run; one that is there already is gone on with.
+        place: place of the job among those launched together, which decides on its GPU.
         statuses: folder for what jobs tell.
     """
     import torch
@@ -33,7 +33,7 @@ def run_job(config: RunConfig, directory: Path, place: int, statuses: Path) -> N
             trust = {"trust": config.origin.trust}
             go_on(directory, trust if device == asked else {**trust, "device": device})
         else:
-            perform(directory, config.changed({"device": device}))
+            perform(directory, config.with_changes({"device": device}))
 
 
 def device_of(asked: str, place: int, gpus: int) -> str:
@@ -41,9 +41,9 @@ def device_of(asked: str, place: int, gpus: int) -> str:
 
     Args:
         asked: key `device` of its configuration.
-        place: of the job among those that are launched together, from 0.
+        place: place of the job among those that are launched together, from 0.
 
     Returns:
-        With several GPUs one after the other, where no certain one is asked for; else what is asked for.
+        With several GPUs one after the other, where no certain one is asked for; else the one asked for.
     """
     return f"cuda:{place % gpus}" if gpus > 1 and asked in ("auto", "cuda") else asked

@@ -13,8 +13,8 @@ def gather(directory: Path, jobs: Sequence[Job], name: str) -> list[dict[str, st
     """Write the rows of all jobs that left a table into the sweep's directory, under the table's own name.
 
     Args:
-        directory: of the sweep.
-        name: of the CSV file, below the directory of each job.
+        directory: directory of the sweep.
+        name: name of the CSV file, below the directory of each job.
 
     Returns:
         Cells of each row by column; before those of the table stand those of the job: its number, and the

@@ -21,12 +21,12 @@ from fedsplit.sweeps.status import Status, log_of, write_status
 
 
 @dataclass(frozen=True)
-class Launched:
+class LaunchedJobs:
     """The jobs that are launched together; called for each of them, in whatever process its launcher chose.
 
     Args:
         statuses: folder for what they tell.
-        numbers: of the jobs, in the order in which they are launched.
+        numbers: numbers of the jobs, in the order in which they are launched.
         command: process that the command was given to.
         counts: environment variables `..._NUM_THREADS` that it has. Launchers set others; a run by itself
             has none but these.
@@ -55,7 +55,7 @@ class Launched:
                 own.job.num,
                 log.parent,
             )
-            error = _forker(self._environment()).start(run, log).ended.result().error
+            error = _forker(self._environment()).start(run, log).end.result().error
         except UserError as failed:
             error = str(failed)
         with suppress(OSError):

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from fedsplit.errors import UserError
 from fedsplit.machine.extras import extra
 from fedsplit.sweeps import job
-from fedsplit.sweeps.job import Launched
+from fedsplit.sweeps.job import LaunchedJobs
 
 
 def check_installed(overrides: Sequence[str]) -> None:
@@ -33,11 +33,11 @@ def check_launcher(launcher: DictConfig) -> None:
         raise UserError("hydra.launcher.n_jobs", at_once, message)
 
 
-def launch(config: DictConfig, function: Launched, overrides: Sequence[Sequence[str]]) -> None:
+def launch(config: DictConfig, function: LaunchedJobs, overrides: Sequence[Sequence[str]]) -> None:
     """Run jobs to their ends; to be called while composing (see `fedsplit.config.compose.composing`).
 
     Args:
-        config: with Hydra's own under `hydra`: the launcher and the sweep's directory.
+        config: configuration, with Hydra's own under `hydra`: the launcher and the sweep's directory.
     """
     launcher = config.hydra.launcher
     if launcher.get("n_jobs", -1) > 0:

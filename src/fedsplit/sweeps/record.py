@@ -23,10 +23,10 @@ class Job:
     """A job of a sweep.
 
     Args:
-        number: of the job; it keeps it when the sweep is gone on with.
-        directory: of its run, below the sweep's.
-        overrides: what it is composed from, Hydra's own left out.
-        configuration: what its resolved configuration is told from others by (see `fingerprint`).
+        number: number of the job; it keeps it when the sweep is gone on with.
+        directory: directory of its run, below the sweep's.
+        overrides: overrides that the job is composed from, without Hydra's own.
+        configuration: fingerprint of its resolved configuration (see `fingerprint`).
     """
 
     number: int

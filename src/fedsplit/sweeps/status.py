@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import csv_table, json_in, number, whole
+from fedsplit.files.bounded import csv_table, json_in, number, parse_whole_number
 from fedsplit.files.whole import write_json
 
 STATUSES = ".jobs"
@@ -68,13 +68,13 @@ def lock_sweep(directory: Path, patience_s: float = 10.0) -> Iterator[None]:
     """
     (directory / STATUSES).mkdir(exist_ok=True)
     with (directory / STATUSES / "sweep.lock").open("w", encoding="utf-8") as file:
-        _taken(directory, file.fileno(), 0.0, "a sweep is at work there")
+        _take(directory, file.fileno(), 0.0, "a sweep is at work there")
         with (directory / STATUSES / "lock").open("w", encoding="utf-8") as jobs:
-            _taken(directory, jobs.fileno(), patience_s, "jobs of an earlier sweep are still at work there")
+            _take(directory, jobs.fileno(), patience_s, "jobs of an earlier sweep are still at work there")
         yield
 
 
-def _taken(directory: Path, lock: int, patience_s: float, otherwise: str) -> None:
+def _take(directory: Path, lock: int, patience_s: float, otherwise: str) -> None:
     deadline = time.monotonic() + patience_s
     while True:
         try:
@@ -133,4 +133,6 @@ def _last_of(rows: list[Mapping[str, str]]) -> Progress | None:
         return None
     accuracies = [number(row["test_accuracy"]) for row in rows if row["test_accuracy"]]
     seconds = sum(number(row[column]) for row in rows for column in row if column.startswith("seconds."))
-    return Progress(len(rows), accuracies[-1] if accuracies else None, whole(rows[-1]["load"]), seconds)
+    return Progress(
+        len(rows), accuracies[-1] if accuracies else None, parse_whole_number(rows[-1]["load"]), seconds
+    )

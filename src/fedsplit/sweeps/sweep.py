@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from fedsplit.config.commands import command
 from fedsplit.config.compose import check_hydra, choices_of, compose_config, composing, hydra_path, plain
-from fedsplit.config.overrides import check_beside, single_quoted
+from fedsplit.config.overrides import check_beside, quote
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.traits import traits_of
 from fedsplit.errors import RunFailed, UserError, first_line
@@ -19,7 +19,7 @@ from fedsplit.recording.config_file import CONFIG_FILE, OtherFormat, read_config
 from fedsplit.sweeps import record
 from fedsplit.sweeps.gathering import gather
 from fedsplit.sweeps.grid import jobs
-from fedsplit.sweeps.job import Launched, thread_counts
+from fedsplit.sweeps.job import LaunchedJobs, thread_counts
 from fedsplit.sweeps.launch import check_installed, check_launcher, launch
 from fedsplit.sweeps.record import RECORD, Job
 from fedsplit.sweeps.status import RESULTS, STATUSES, is_finished, lock_sweep
@@ -42,14 +42,14 @@ class RequestedJob:
         return self.run.budget.rounds if traits_of(self.run.task.target).counts_rounds else None
 
     @property
-    def gathered(self) -> str | None:
+    def gathered_file(self) -> str | None:
         """CSV file of its directory whose rows the sweep gathers; None where there is none."""
         return traits_of(self.run.task.target).gathered
 
     @property
-    def last(self) -> str:
+    def last_file(self) -> str:
         """File that the job writes last of all, below its directory."""
-        return self.gathered or RESULTS
+        return self.gathered_file or RESULTS
 
     @property
     def own_overrides(self) -> list[str]:
@@ -67,14 +67,14 @@ def sweep(overrides: Sequence[str]) -> None:
     """
     check_installed(overrides)
     with composing():
-        asked = [_checked(each) for each in jobs(overrides)]
+        asked = [_check(each) for each in jobs(overrides)]
         check_launcher(asked[0].config.hydra.launcher)
         _check_places(asked)
         _check_clusters(asked)
         directory = _directory(asked)
         with lock_sweep(directory):
             recorded = record.read(directory)
-            taken = _matched(asked, recorded)
+            taken = _match(asked, recorded)
             _refuse_other_formats([directory / job.directory for job in taken])
             known = {job.number for job in recorded}
             new = [job for job in taken if job.number not in known]
@@ -82,13 +82,13 @@ def sweep(overrides: Sequence[str]) -> None:
             finished = {
                 job.number
                 for job, each in zip(taken, asked, strict=True)
-                if is_finished(directory / job.directory, each.last)
+                if is_finished(directory / job.directory, each.last_file)
             }
             watch = Watch(
                 directory=display_path(directory),
                 jobs=taken,
                 rounds=[each.rounds for each in asked],
-                last=[each.last for each in asked],
+                last=[each.last_file for each in asked],
                 skipped=finished,
                 live=asked[0].run.recording.progress,
             )
@@ -102,11 +102,11 @@ def sweep(overrides: Sequence[str]) -> None:
                 watch.fail_unfinished(ended)
     watch.show()
     _gather(directory, taken, asked)
-    if any(each.rounds is not None for each in asked) and watch.failed() < len(asked):
+    if any(each.rounds is not None for each in asked) and watch.failed_count() < len(asked):
         drawn = command(str(display_path(directory)), "--x", "load", "--table", name="fedsplit-plot")
         print(f"draw its runs, with a table  {drawn}")
     print(display_path(directory))
-    if failed := watch.failed():
+    if failed := watch.failed_count():
         raise RunFailed(f"{failed} of {len(asked)} jobs failed; the others are in {display_path(directory)}")
 
 
@@ -118,11 +118,11 @@ def _resumable(directory: Path, overrides: Sequence[str]) -> Iterator[None]:
     except KeyboardInterrupt as error:
         ours = ("hydra.sweep.dir=", "sweep.skip_finished=")
         asked = [each for each in overrides if not each.startswith(ours)]
-        again = (f"hydra.sweep.dir={single_quoted(display_path(directory))}", "sweep.skip_finished=true")
+        again = (f"hydra.sweep.dir={quote(display_path(directory))}", "sweep.skip_finished=true")
         raise KeyboardInterrupt(command("-m", *asked, *again)) from error
 
 
-def _checked(overrides: list[str]) -> RequestedJob:
+def _check(overrides: list[str]) -> RequestedJob:
     config = compose_config(overrides)
     check_hydra(config)
     settings = plain(config)
@@ -162,10 +162,10 @@ def _check_clusters(asked: Sequence[RequestedJob]) -> None:
 
 def _gather(directory: Path, jobs: Sequence[Job], asked: Sequence[RequestedJob]) -> None:
     """Gather rows of finished jobs into one file for each table that tasks leave, and show them."""
-    for name in dict.fromkeys(each.gathered for each in asked if each.gathered):
-        with_table = [job for job, each in zip(jobs, asked, strict=True) if each.gathered == name]
+    for name in dict.fromkeys(each.gathered_file for each in asked if each.gathered_file):
+        with_table = [job for job, each in zip(jobs, asked, strict=True) if each.gathered_file == name]
         if rows := gather(directory, with_table, name):
-            task = next(each.run.task for each in asked if each.gathered == name)
+            task = next(each.run.task for each in asked if each.gathered_file == name)
             task.build(Task).show_gathered(rows, directory)
 
 
@@ -189,7 +189,7 @@ def _directory(asked: Sequence[RequestedJob]) -> Path:
     return directory
 
 
-def _matched(asked: Sequence[RequestedJob], recorded: Sequence[Job]) -> list[Job]:
+def _match(asked: Sequence[RequestedJob], recorded: Sequence[Job]) -> list[Job]:
     """The job for each that is asked for: a recorded one of the same configuration, or a new one."""
     unused = list(recorded)
     found = []
@@ -230,11 +230,11 @@ def _run(directory: Path, to_run: Sequence[tuple[Job, RequestedJob]]) -> str:
     first = to_run[0][1]
     most_threads = max(asked.run.computation.threads for _, asked in to_run)
     others = [each for each in first.overrides if not each.startswith("hydra.sweep.")]
-    place = f"hydra.sweep.dir={single_quoted(directory)}"
+    place = f"hydra.sweep.dir={quote(directory)}"
     config = compose_config([*others, f"threads={most_threads}", place])
-    function = Launched(statuses, tuple(job.number for job, _ in to_run), os.getpid(), thread_counts())
+    function = LaunchedJobs(statuses, tuple(job.number for job, _ in to_run), os.getpid(), thread_counts())
     overrides = [
-        [*asked.own_overrides, f"hydra.sweep.subdir={single_quoted(job.directory)}"] for job, asked in to_run
+        [*asked.own_overrides, f"hydra.sweep.subdir={quote(job.directory)}"] for job, asked in to_run
     ]
     try:
         launch(config, function, overrides)

@@ -38,10 +38,10 @@ class JobRow:
 
     Args:
         overrides: those in which jobs differ.
-        state: how it stands; skipped is what was finished before the sweep began.
-        rounds: that it is to run at most; None of what trains nothing.
-        progress: how far it is; None before its first round.
-        remark: its directory, or why it failed.
+        state: state of the job; skipped is what was finished before the sweep began.
+        rounds: most rounds of the job; None where it trains nothing.
+        progress: progress of the job; None before its first round.
+        remark: directory of the job, or why it failed.
     """
 
     number: int
@@ -116,10 +116,10 @@ class Watch:
     """The jobs of a sweep, as they stand.
 
     Args:
-        rounds: that each is to run at most; None of one that trains nothing.
+        rounds: most rounds of each job; None for one that trains nothing.
         last: file that each writes last of all.
         skipped: numbers of those that are not run, for they are finished.
-        live: whether to draw a table where standard output is a terminal; else a line tells when a job begins
+        live: True to draw a table where standard output is a terminal; else a line tells when a job begins
             and when it ends.
     """
 
@@ -159,7 +159,7 @@ class Watch:
     def watching(self) -> Iterator[None]:
         """Watch the jobs while they run."""
         over = threading.Event()
-        with self._drawn() as drawn:
+        with self._draw() as drawn:
             thread = threading.Thread(target=self._follow, args=(over, drawn), daemon=True)
             thread.start()
             try:
@@ -178,16 +178,16 @@ class Watch:
     def show(self) -> None:
         """Print the table of jobs; a terminal has their directories where there is room, or one failed."""
         shown = table(self.rows)
-        if not self.failed() and not fits(shown, self._console):
+        if not self.failed_count() and not fits(shown, self._console):
             shown.columns.pop()
         print_table(shown, self._console)
 
-    def failed(self) -> int:
+    def failed_count(self) -> int:
         """Number of jobs that failed."""
         return sum(row.state == "failed" for row in self.rows)
 
     @contextmanager
-    def _drawn(self) -> Iterator[Live | None]:
+    def _draw(self) -> Iterator[Live | None]:
         if not self._live:
             yield None
             return
@@ -208,7 +208,7 @@ class Watch:
                 continue
             now = replace(row, state="running", progress=progress_of(self._directories[row.number]))
             if row.state == "waiting" and not self._live:
-                print(f"{_named(row)} starts", flush=True)
+                print(f"{_name(row)} starts", flush=True)
             self._rows[row.number] = now
             if status.state == "done" and self._is_finished(row):
                 self._end(now, "done", now.remark)
@@ -221,12 +221,12 @@ class Watch:
     def _end(self, row: JobRow, state: Shown, remark: str) -> None:
         self._rows[row.number] = replace(row, state=state, remark=remark)
         if state == "failed":
-            print(f"error: {_named(row)}: {remark}", file=sys.stderr, flush=True)
+            print(f"error: {_name(row)}: {remark}", file=sys.stderr, flush=True)
         elif not self._live:
             rounds, accuracy, load, seconds = progress_cells(row)
             words = f"accuracy {accuracy}, {load} MB, {seconds} s"
-            print(f"{_named(row)} done: {f'{rounds} rounds, ' if rounds else ''}{words}", flush=True)
+            print(f"{_name(row)} done: {f'{rounds} rounds, ' if rounds else ''}{words}", flush=True)
 
 
-def _named(row: JobRow) -> str:
+def _name(row: JobRow) -> str:
     return f"job {row.number}" + (f" ({row.overrides})" if row.overrides else "")

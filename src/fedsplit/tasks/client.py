@@ -38,7 +38,7 @@ class Client(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: what is kept goes to `client.directory`."""
+        """Take part as one client; what is kept goes to `client.directory`."""
         from fedsplit.building.run import run_of_member  # noqa: PLC0415  (heavy)
 
         with extra("task", "client"):

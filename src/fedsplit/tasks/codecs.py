@@ -49,7 +49,7 @@ class Codecs(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints a table for each kind of tensor, and writes nothing."""
+        """Print a table for each kind of tensor, and write nothing."""
         prepare_process(config)
         parts = build_clients(config)
         choices = {name: CodecChoice.of(f"task.codecs.{name}", node) for name, node in self.codecs.items()}
@@ -87,7 +87,7 @@ class Codecs(Task):
         batches = parts.batches(0)
         smashed: list[Tensor] = []
         gradients: list[Tensor] = []
-        before, packed = body.weights(), parts.quantization.positions.packed
+        before, packed = body.weights(), parts.quantization.positions.pack
         seed, objective = parts.config.training.seed, parts.data.dataset.objective
         every = (batch for epoch in count() for batch in batches.round(epoch))
         for number, (step, x, y) in zip(range(self.steps), every, strict=False):

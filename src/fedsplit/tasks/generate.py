@@ -16,7 +16,7 @@ from fedsplit.config.run_config import RunConfig
 from fedsplit.config.values import PositiveInt
 from fedsplit.files.paths import in_one_line
 from fedsplit.files.whole import appearing, write_json
-from fedsplit.generation.writer import Writer, Written, build_prompts
+from fedsplit.generation.writer import GeneratedTexts, Writer, build_prompts
 from fedsplit.recording.text_scores import SCORE_TITLES
 from fedsplit.reports.shown_table import print_table
 from fedsplit.tasks.task import Task
@@ -28,7 +28,7 @@ class Generate(Task):
 
     Args:
         beams: likely texts that each step keeps; with 1 each token is the likeliest.
-        max_tokens: that a text has at most.
+        max_tokens: most tokens of a text.
         samples: contexts, evenly spaced; None takes all.
         batch_size: contexts at a time.
     """
@@ -44,7 +44,7 @@ class Generate(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints a table, and writes to `generate/` in the run's directory.
+        """Print a table, and write to `generate/` in the run's directory.
 
         What was there is replaced, once all is whole.
         """
@@ -72,7 +72,7 @@ class Generate(Task):
         print(place)
 
 
-def _table(written: Written) -> Table:
+def _table(written: GeneratedTexts) -> Table:
     """The scores that there are."""
     table = Table()
     scores = {SCORE_TITLES[name]: value for name, value in asdict(written.scores).items()}

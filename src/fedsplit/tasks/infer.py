@@ -40,12 +40,14 @@ class Infer(Task):
     """Deploys the client half at each precision, and answers the requests of devices that run them.
 
     Args:
-        requests: that each device makes and that count; a request is a batch of test samples.
+        requests: number of counted requests that each device makes; a request is a batch of test samples.
         warm_up: requests before these, which count for nothing.
-        calibration_batches: of the clients' training images, from which ranges of activations are taken.
-        devices: that dial in, with transport.spawn=false; None: as many as there are precisions.
+        calibration_batches: number of batches of the clients' training images, from which ranges of
+            activations are taken.
+        devices: number of devices that dial in, with transport.spawn=false; None: as many as there are
+            precisions.
         wait_s: seconds after which a device that is not here is not waited for any more.
-        client: whose model, in a run whose clients have models of their own.
+        client: number of the client whose model is taken, in a run whose clients have models of their own.
     """
 
     beside = (
@@ -73,7 +75,7 @@ class Infer(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints a table; the directory appears once all is whole."""
+        """Print a table; the directory appears once all is whole."""
         config = _of_the_run(config)
         precisions: Sequence[str] = config.client_precisions
         device = find_device(config.computation.device)

@@ -43,7 +43,7 @@ class Task(ABC):
         """Do it.
 
         Args:
-            directory: where results go, if there are any; made only once nothing can be wrong any more.
+            directory: directory of results, if there are any; made only once nothing can be wrong any more.
 
         Raises:
             UserError: something asked for cannot be.
@@ -54,8 +54,8 @@ class Task(ABC):
         """Do what follows the rounds of a run that was gone on with to its end; nothing by default.
 
         Args:
-            config: of the run, as it was gone on with.
-            directory: of the run.
+            config: configuration of the run, as it was gone on with.
+            directory: directory of the run.
 
         Raises:
             UserError: something asked for cannot be.
@@ -67,7 +67,7 @@ class Task(ABC):
 
         Args:
             rows: cells by column, those of the job's own overrides first.
-            directory: of the sweep, where figures go.
+            directory: directory of the sweep, where figures go.
         """
         return
 
@@ -100,7 +100,7 @@ def go_on(directory: Path, changes: Mapping[str, object]) -> None:
     """Go on with the run in a directory from its last checkpoint, or from its start where there is none.
 
     Args:
-        changes: what is given anew, by key.
+        changes: new values, by key.
 
     Raises:
         UserError: there is no run, another process is at work in it, it is damaged, or something may not be

@@ -21,7 +21,7 @@ class Train(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: the parts are built before the directory is made."""
+        """Build the parts of the run, then make its directory and train."""
         if config.origin.resume is not None:
             raise UserError("resume", config.origin.resume, "stands by itself, as resume=DIRECTORY")
         prepare_process(config)

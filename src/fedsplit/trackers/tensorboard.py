@@ -22,7 +22,7 @@ class TensorBoard(Tracker):
 
     @override
     def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
-        """See `Tracker.start`: a resume adds a file that holds all rounds, and voids those before it."""
+        """Begin a log; a resume adds a file that holds all rounds, and voids those before it."""
         # The first start is marked too: TensorBoard takes the first mark of a log for no restart.
         self._writer = SummaryWriter(str(directory / "tensorboard"), purge_step=0)
         self._writer.add_text("config", _verbatim(yaml.safe_dump(dict(config), sort_keys=False)), 0)

@@ -23,9 +23,10 @@ class Tracker(ABC):
         """Start before the first round, or the first after a resume.
 
         Args:
-            config: of the run, as in its `config.yaml`.
-            directory: of the run; what the tracker writes goes to a folder of its own in there.
-            rows: of the rounds that were run already. What an earlier process told of later rounds is void.
+            config: configuration of the run, as in its `config.yaml`.
+            directory: directory of the run; what the tracker writes goes to a folder of its own in there.
+            rows: rows of the rounds that were run already. What an earlier process told of later rounds is
+                void.
         """
 
     @abstractmethod
@@ -33,8 +34,8 @@ class Tracker(ABC):
         """Take the row of a round.
 
         Args:
-            row: of the round. The last round may come once more, with only `round` and what was measured at
-                the end of the run.
+            row: row of the round. The last round may come once more, with only `round` and what was measured
+                at the end of the run.
         """
 
     @abstractmethod
@@ -42,7 +43,7 @@ class Tracker(ABC):
         """Take note of the end of the run.
 
         Args:
-            results: as in `results.json`; None where the run failed or was interrupted.
+            results: results, as in `results.json`; None where the run failed or was interrupted.
         """
 
 

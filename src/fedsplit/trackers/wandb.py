@@ -32,7 +32,7 @@ class WeightsAndBiases(Tracker):
 
     @override
     def start(self, config: Mapping[str, object], directory: Path, rows: Sequence[Row]) -> None:
-        """See `Tracker.start`. A resumed run goes on under its id, where steps that are there already stay.
+        """Log in; a resumed run goes on under its id, where steps that are there already stay.
 
         Raises:
             RuntimeError: nobody is logged in.
@@ -70,7 +70,7 @@ class WeightsAndBiases(Tracker):
 
     @override
     def finish(self, results: Mapping[str, object] | None) -> None:
-        """See `Tracker.finish`: results go to the run's summary."""
+        """Write results to the summary of the run, and end it."""
         assert self._run is not None
         if results is not None:
             self._run.summary.update({"results": results})

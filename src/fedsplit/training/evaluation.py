@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedsplit.errors import RunFailed
 from fedsplit.generation.generation import Generation
-from fedsplit.generation.writer import Writer, Written
+from fedsplit.generation.writer import GeneratedTexts, Writer
 from fedsplit.parties.engine import Blueprint
 from fedsplit.parties.evaluation import Evaluator, Scores
 from fedsplit.parties.messages import Upload
@@ -28,13 +28,13 @@ class Evaluation:
     """Evaluators of a run.
 
     Args:
-        test: evaluates on the test images.
-        local: evaluates on what clients held out, one client's after the other's; None where they did not.
-        held_out: images that each client held out.
-        generation: says when texts are generated.
-        writer: generates them; None where none are.
-        device: that the model is on.
-        blueprint: of clients, with their defence.
+        test: evaluator on the test images.
+        local: evaluator on what clients held out, client after client; None where they held out nothing.
+        held_out: number of images that each client held out.
+        generation: rule of when texts are generated.
+        writer: model that generates texts; None where there are none.
+        device: device of the model.
+        blueprint: parts of clients, with their defence.
     """
 
     test: Evaluator
@@ -50,12 +50,12 @@ class Evaluation:
 
         Args:
             models: weights of client and server model, of one or of each client.
-            auxiliary: of the auxiliary model, where it is evaluated in place of the server model.
+            auxiliary: weights of the auxiliary model, where it is evaluated in place of the server model.
 
         Raises:
             RunFailed: the loss is not finite.
         """
-        scores = Scores.mean(_of_each(models, lambda full: self.test(full, auxiliary)))
+        scores = Scores.mean(_measure_each(models, lambda full: self.test(full, auxiliary)))
         if not isfinite(scores.loss):
             raise RunFailed("the test loss is not finite")
         return scores
@@ -68,11 +68,11 @@ class Evaluation:
             return LocalAccuracies.of(self.local.correct(models[0], auxiliary).tolist(), self.held_out)
         correct: list[bool] = []
         for full, samples in zip(models, self.held_out, strict=True):
-            own = slice(len(correct), len(correct) + samples)
-            correct += self.local.correct(full, auxiliary, own).tolist() if samples else []
+            samples_of_client = slice(len(correct), len(correct) + samples)
+            correct += self.local.correct(full, auxiliary, samples_of_client).tolist() if samples else []
         return LocalAccuracies.of(correct, self.held_out)
 
-    def released(self, models: Sequence[Weights], auxiliary: Weights | None, t: int) -> float | None:
+    def released_accuracy(self, models: Sequence[Weights], auxiliary: Weights | None, t: int) -> float | None:
         """Accuracy, see `globally`, with smashed data as clients release them after round `t`.
 
         None where their defence leaves them as they are.
@@ -81,13 +81,15 @@ class Evaluation:
             return None
 
         def change(z: Tensor, y: Tensor, number: int) -> Tensor:
-            return self.blueprint.released(Upload(0, number, z, y), t, "smashed data of an evaluation").z
+            return self.blueprint.release(Upload(0, number, z, y), t, "smashed data of an evaluation").z
 
-        found = _of_each(models, lambda full: self.test.released(full, auxiliary, change))
-        accuracies = [each for each in found if each is not None]
+        accuracies_or_none = _measure_each(
+            models, lambda full: self.test.released_accuracy(full, auxiliary, change)
+        )
+        accuracies = [accuracy for accuracy in accuracies_or_none if accuracy is not None]
         return fmean(accuracies) if accuracies else None
 
-    def texts(self, full: Weights, auxiliary: Weights | None = None) -> Written | None:
+    def texts(self, full: Weights, auxiliary: Weights | None = None) -> GeneratedTexts | None:
         """Texts that the whole model writes, see `globally`; None where no texts are generated."""
         if self.writer is None:
             return None
@@ -95,11 +97,11 @@ class Evaluation:
             return self.writer.write(lambda ids, at: outputs(ids.to(self.device), at.to(self.device)))
 
 
-Measured = TypeVar("Measured")
+Measure = TypeVar("Measure")
 
 
-def _of_each(models: Sequence[Weights], measure: Callable[[Weights], Measured]) -> list[Measured]:
-    """A measure of each model, taken once of those that are one and the same."""
-    found = {id(full): full for full in models}
-    measured = {identity: measure(full) for identity, full in found.items()}
-    return [measured[id(full)] for full in models]
+def _measure_each(models: Sequence[Weights], measure: Callable[[Weights], Measure]) -> list[Measure]:
+    """Measure each model, and one that several share only once."""
+    distinct = {id(full): full for full in models}
+    measures = {identity: measure(full) for identity, full in distinct.items()}
+    return [measures[id(full)] for full in models]

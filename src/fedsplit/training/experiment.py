@@ -23,9 +23,9 @@ from fedsplit.recording.metrics import Record, StoppedBy
 from fedsplit.recording.run_directory import RunDirectory
 from fedsplit.trackers.tracker import Harmless, Tracker
 from fedsplit.training.evaluation import Evaluation
-from fedsplit.training.failures import no_room_told, run_failed
+from fedsplit.training.failures import report_failure, report_lack_of_room
 from fedsplit.training.final_report import FinalReport
-from fedsplit.training.progress import Activity, ProgressLines, activity, beginning, round_line
+from fedsplit.training.progress import Activity, ProgressLines, describe_activity, describe_round, first_line
 from fedsplit.training.recovery import Recovery
 from fedsplit.training.round_callback import call_after_round
 from fedsplit.training.rounds import Rounds
@@ -37,14 +37,14 @@ _LOG = logging.getLogger("fedsplit")
 
 
 class Experiment:
-    """One run: everything is built here, nothing is written before `run`.
+    """One run: it builds everything here, and writes nothing before `run`.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         start: trained models to start from; None starts from models as they are initialised.
 
     Raises:
-        UserError: what is asked for cannot be built.
+        UserError: the run cannot be built as configured.
     """
 
     def __init__(self, config: RunConfig, start: TrainedStart | None = None) -> None:
@@ -76,15 +76,15 @@ class Experiment:
         self._recovery = Recovery(parts, self.checkpoint)
 
     def run_round(self, t: int) -> Record:
-        """Record of round `t`, which is trained, evaluated and counted; see `Rounds.run`."""
+        """Train, evaluate and count round `t`; its record, see `Rounds.run`."""
         return self.rounds.run(t, self.records)
 
     def stopped_by(self) -> StoppedBy | None:
-        """The first limit that is reached, once there is a round."""
-        return self.limits.first_reached(self.records, self.elapsed)
+        """The first limit that the run has reached, once there is a round."""
+        return self.limits.find_first(self.records, self.elapsed)
 
     def run(self, directory: RunDirectory) -> None:
-        """Run from where the state stands to the end, and leave everything behind in `directory`.
+        """Run from where the state stands to the end, and write results and models into `directory`.
 
         Raises:
             UserError: the directory cannot be written.
@@ -96,26 +96,29 @@ class Experiment:
             self.tracker.start(self.config.plain(), directory.path, [record.row() for record in self.records])
             console = Console() if self.config.recording.progress else None
             lines = ProgressLines(self._activity, console)
-            with no_room_told(partial(self._failed, directory), directory.path), lines.going_on():
+            with (
+                report_lack_of_room(partial(self._report_failure, directory), directory.path),
+                lines.beating(),
+            ):
                 began = self._begin()
                 if self.stopped_by() is None:  # else nothing begins
                     lines.tell(f"{began}; saved in {display_path(directory.path)}")
                 self._recovery.after_round(self._saved)
-                with self.transport.opened(directory.path):
+                with self.transport.open(directory.path):
                     results = self._run_to_the_end(directory, lines)
         finally:
             self.tracker.finish(results)
             directory.close()
 
     def _begin(self) -> str:
-        message = beginning(
+        message = first_line(
             self.limits.rounds, len(self.parts.sample_counts), self.parts.device, len(self.records)
         )
         _LOG.info("%s", message)
         for line in self.rounds.privacy.reasons():
             _LOG.info("%s", line)
-        if (kept := estimate_kept_state(self.parts)) is not None:
-            _LOG.info("%s", kept)
+        if (kept_state := estimate_kept_state(self.parts)) is not None:
+            _LOG.info("%s", kept_state)
         if (root := self.config.dataset_root) is not None:
             _LOG.info("images from %s", root)
         return message
@@ -123,7 +126,7 @@ class Experiment:
     def _activity(self) -> Activity:
         if len(self.records) >= self.limits.rounds:
             return Activity("writing results")
-        return activity(
+        return describe_activity(
             len(self.records),
             self.rounds.phase,
             self.parts.alignment.fits,
@@ -138,8 +141,8 @@ class Experiment:
         while True:
             try:
                 stopped_by = self._train(directory, lines)
-            except WorkerLost as lost:
-                self._go_back(directory, lost)
+            except WorkerLost as lost_worker:
+                self._go_back(directory, lost_worker)
             else:
                 break
         dataset = self.parts.data.dataset
@@ -163,7 +166,7 @@ class Experiment:
             try:
                 record = self.run_round(len(self.records))
             except KeyboardInterrupt:
-                if self.transport.restored and self._saved != len(self.records):
+                if self.transport.has_restored and self._saved != len(self.records):
                     self._save(directory)
                 raise
             except WorkerLost:
@@ -171,13 +174,13 @@ class Experiment:
             except (RunFailed, OverflowError) as error:  # OverflowError: a schedule that grows without bound
                 client, server = self.parts.client_optimizer.lr, self.parts.server_optimizer.lr
                 rates = f"{client:g} (clients), {server:g} (server)"
-                raise self._failed(directory, f"{error}; learning rate {rates}: lower it") from error
+                raise self._report_failure(directory, f"{error}; learning rate {rates}: lower it") from error
             self.records.append(record)
             directory.record(record)
-            if (written := self.rounds.written) is not None:
+            if (written := self.rounds.texts) is not None:
                 directory.save_texts(record.round, written.lines())
             self.tracker.round(record.row())
-            line = round_line(record, self.parts.alignment.fits, self.transport.describe_traffic)
+            line = describe_round(record, self.parts.alignment.fits, self.transport.describe_traffic)
             _LOG.info("%s", line)
             lines.round(line)
             self.elapsed += time.perf_counter() - began  # before the checkpoint, which keeps it
@@ -191,42 +194,42 @@ class Experiment:
             self._save(directory)
         return stopped_by
 
-    def _go_back(self, directory: RunDirectory, lost: WorkerLost) -> None:
+    def _go_back(self, directory: RunDirectory, lost_worker: WorkerLost) -> None:
         """Go on from an earlier round with workers in the place of those that were lost."""
         saved = self._saved
         try:
-            self._recovery.go_back(lost, len(self.records), directory.latest_checkpoint, self.restore)
+            self._recovery.go_back(lost_worker, len(self.records), directory.latest_checkpoint, self.restore)
         except WorkerLost as other:
             self._go_back(directory, other)
             return
         except RunFailed as error:
-            raise self._failed(directory, str(error)) from error
+            raise self._report_failure(directory, str(error)) from error
         self._saved = saved
-        _LOG.warning("%s; the run goes on with round %s", lost, len(self.records))
+        _LOG.warning("%s; the run goes on with round %s", lost_worker, len(self.records))
         directory.rewrite(self.records)
 
-    def _failed(self, directory: RunDirectory, what: str) -> RunFailed:
-        return run_failed(what, directory.path, t=len(self.records), saved=self._saved)
+    def _report_failure(self, directory: RunDirectory, reason: str) -> RunFailed:
+        return report_failure(reason, directory.path, t=len(self.records), saved=self._saved)
 
     def _save(self, directory: RunDirectory) -> None:
-        since = Since(self._saved, self.rounds.changed) if self._saved else None
+        since = Since(self._saved, self.rounds.changed_clients) if self._saved else None
         directory.save_checkpoint(replace(self.checkpoint(), since=since))
         self._saved = len(self.records)
-        self.rounds.changed.clear()
+        self.rounds.changed_clients.clear()
 
     def checkpoint(self) -> Checkpoint:
         """Everything the next round depends on."""
-        own = identity(self.config, self.parts.data.fingerprint, self.parts.models.frozen_digest)
+        run_identity = identity(self.config, self.parts.data.fingerprint, self.parts.models.frozen_digest)
         parts = (self.algorithm, self.transport, self.ledger)
-        state = run_state(*parts, records=self.records, elapsed=self.elapsed, identity=own)
+        state = run_state(*parts, records=self.records, elapsed=self.elapsed, identity=run_identity)
         return Checkpoint(len(self.records), state)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take over a checkpoint.
 
         Raises:
-            UserError: it is of a run with other data, or of another form than this version writes, or more
-                rounds were run already than `rounds` allows.
+            UserError: it is of a run with other data, or in another form than this version writes, or more
+                  rounds were run already than `rounds` allows.
         """
         if checkpoint.rounds > self.limits.rounds:
             message = f"must be at least {checkpoint.rounds}, the rounds that were run"

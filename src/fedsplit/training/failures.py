@@ -1,4 +1,4 @@
-"""How a run that cannot go on says so."""
+"""Reports of a run that cannot go on."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -14,28 +14,30 @@ from fedsplit.errors import RunFailed
 _LOG = logging.getLogger("fedsplit")
 
 
-def run_failed(what: str, directory: Path, *, t: int, saved: int) -> RunFailed:
-    """The error of a run that failed, which is logged here too.
+def report_failure(reason: str, directory: Path, *, t: int, saved: int) -> RunFailed:
+    """Log the error of a run that failed, and return it.
 
     Args:
-        what: happened.
-        directory: of the run.
-        t: the round in which it failed.
-        saved: rounds in its newest checkpoint; 0 where there is none.
+        reason: reason of the failure, in a few words.
+        directory: directory of the run.
+        t: number of the round in which it failed.
+        saved: number of rounds in its newest checkpoint; 0 where there is none.
     """
-    kept = f"; the checkpoint after {saved} rounds is kept: {resume_command(directory)}" if saved else ""
-    failed = RunFailed(f"round {t}: {what}{kept}")
-    _LOG.error("%s", failed)
-    return failed
+    checkpoint_note = (
+        f"; the checkpoint after {saved} rounds is kept: {resume_command(directory)}" if saved else ""
+    )
+    error = RunFailed(f"round {t}: {reason}{checkpoint_note}")
+    _LOG.error("%s", error)
+    return error
 
 
 @contextmanager
-def no_room_told(failed: Callable[[str], RunFailed], directory: Path) -> Iterator[None]:
-    """Tell of memory that is used up, and of files that cannot be written, in one line.
+def report_lack_of_room(report: Callable[[str], RunFailed], directory: Path) -> Iterator[None]:
+    """Report in one line that memory is used up, or that files cannot be written.
 
     Args:
-        failed: makes an error of a few words.
-        directory: in which files are written.
+        report: function from a reason in a few words to an error.
+        directory: directory in which files are written.
 
     Raises:
         RunFailed: there is no room in memory or on disk.
@@ -43,10 +45,10 @@ def no_room_told(failed: Callable[[str], RunFailed], directory: Path) -> Iterato
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise failed(f"{directory} cannot be written ({error})") from error
+        raise report(f"{directory} cannot be written ({error})") from error
     except RuntimeError as error:
         # a GPU's allocator has an error of its own, the CPU's only these words
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             message = "out of memory; lower batch_size, num_clients or auxiliary.max_dataset_size"
-            raise failed(message) from error
+            raise report(message) from error
         raise

@@ -30,16 +30,16 @@ class FinalReport:
     """Measures the final model of a run, and writes what the run leaves behind.
 
     Args:
-        directory: of the run.
-        tracker: is told of the last round what its evaluation adds.
-        algorithm: holds the final model.
+        directory: directory of the run.
+        tracker: tracker that gets what the evaluation of the last round adds to its row.
+        algorithm: algorithm that holds the final model.
         models: skeletons of the split model and the auxiliary model.
-        adapter: says what is written in a form that other software reads.
-        class_names: of the dataset, by label.
-        clients: of the run.
-        evaluation: of the whole model.
-        privacy: of what left clients.
-        cluster: what the run used of one; None where its own process computed all clients.
+        adapter: adapter, which may write a form that other software reads.
+        class_names: names of the dataset's classes, by label.
+        clients: number of clients of the run.
+        evaluation: evaluation of the whole model.
+        privacy: record of what left clients.
+        cluster: use of a cluster by the run; None where its own process computed all clients.
     """
 
     directory: RunDirectory
@@ -54,13 +54,14 @@ class FinalReport:
     cluster: ClusterSummary | None
 
     def write(self, records: list[Record], stopped_by: StoppedBy, limits: Limits) -> dict[str, object]:
-        """Write models, results, local accuracies, confusion matrix and ROC curves; the content of results.
+        """Write models, results, local accuracies, confusion matrix and ROC curves; return the results.
 
         Args:
-            records: of all rounds; where the last was not evaluated, or no texts were generated in it that
-                the final model writes, its record is replaced by one that has this.
-            stopped_by: the limit that was reached.
-            limits: of the run, for whose targets results say what it took to reach them.
+            records: records of all rounds; where the last was not evaluated, or has no texts of the final
+                model,
+              another replaces it that has them.
+            stopped_by: limit that the run reached.
+            limits: limits of the run, for whose targets results say what it took to reach them.
 
         Raises:
             RunFailed: the test loss is not finite.
@@ -68,39 +69,44 @@ class FinalReport:
         """
         full, halves, auxiliary = self.algorithm.full_weights(), self.models.halves, self.models.auxiliary
         models = self.algorithm.models(self.clients)
-        evaluated = self.algorithm.evaluated_auxiliary()
+        evaluated_auxiliary = self.algorithm.evaluated_auxiliary()
         self.directory.save_model(
             {
                 **self._half("client", *halves.at_client),
                 **self._half("server", halves.server),
                 **{
-                    name: self.models.whole(weights, auxiliary)
+                    name: self.models.with_frozen(weights, auxiliary)
                     for name, weights in self.algorithm.auxiliary_weights().items()
                     if auxiliary is not None
                 },
             }
         )
-        held = {k: v for part in halves.modules for k, v in part.state_dict().items()} | full
-        self.directory.save_files("model", self.adapter.files(halves.server, held))
-        local = self.evaluation.locally(models, evaluated)
-        last, changes = records[-1], dict[str, Any]()
-        if last.test_loss is None:
+        weights_to_export = {k: v for module in halves.modules for k, v in module.state_dict().items()} | full
+        self.directory.save_files("model", self.adapter.files(halves.server, weights_to_export))
+        local = self.evaluation.locally(models, evaluated_auxiliary)
+        last_record, changes = records[-1], dict[str, Any]()
+        if last_record.test_loss is None:
             # After the checkpoint, which a longer run could go on from: there this round is not evaluated.
-            scores = self.evaluation.globally(models, evaluated)
+            scores = self.evaluation.globally(models, evaluated_auxiliary)
             changes = {
                 "test_accuracy": scores.accuracy,
                 "test_loss": scores.loss,
                 "test_perplexity": scores.perplexity,
                 "local_accuracy": local.summary if local else None,
-                "released_accuracy": self.evaluation.released(models, evaluated, last.round),
+                "released_accuracy": self.evaluation.released_accuracy(
+                    models, evaluated_auxiliary, last_record.round
+                ),
             }
-        if last.text_scores is None and (written := self.evaluation.texts(full, evaluated)) is not None:
-            changes["text_scores"] = written.scores
-            self.directory.save_texts(last.round, written.lines())
+        if (
+            last_record.text_scores is None
+            and (texts := self.evaluation.texts(full, evaluated_auxiliary)) is not None
+        ):
+            changes["text_scores"] = texts.scores
+            self.directory.save_texts(last_record.round, texts.lines())
         if changes:
-            records[-1] = replace(last, **changes)
+            records[-1] = replace(last_record, **changes)
             self.directory.rewrite(records)
-            before, after = last.row(), records[-1].row()
+            before, after = last_record.row(), records[-1].row()
             self.tracker.round({k: v for k, v in after.items() if k == "round" or v != before[k]})
         results = summarise(
             records,
@@ -125,7 +131,7 @@ class FinalReport:
             with optional(LOCAL_ACCURACY):
                 local.write(self.directory.path / LOCAL_ACCURACY)
         if (classes := self.evaluation.test.classes) is not None:
-            results |= self._classification(models, evaluated, classes)
+            results |= self._classification(models, evaluated_auxiliary, classes)
         self.directory.save_results(results)
         _LOG.info("stopped by %s after %s rounds", stopped_by, len(records))
         return results
@@ -133,15 +139,18 @@ class FinalReport:
     def _half(self, half: Half, *parts: nn.Module) -> dict[str, Weights]:
         """Weights of a half of the model by file name: one for each client where it is their own."""
         if self.algorithm.own_half == half:
-            return {f"{half}-{k}": self.models.whole(own, *parts) for k, own in self.algorithm.own.items()}
-        return {half: self.models.whole(self.algorithm.full_weights(), *parts)}
+            return {
+                f"{half}-{k}": self.models.with_frozen(weights, *parts)
+                for k, weights in self.algorithm.own_weights.items()
+            }
+        return {half: self.models.with_frozen(self.algorithm.full_weights(), *parts)}
 
     def _classification(
         self, models: Sequence[Weights], auxiliary: Weights | None, classes: Tensor
     ) -> dict[str, object]:
-        """Write how the model classifies test images, each part by itself; what results hold of it.
+        """Write how the model classifies test images, and return what results hold of it.
 
-        Of clients' own models it is all of them together, on each image once.
+        Where clients have their own models, these are counted together, each on every image once.
         """
         results: dict[str, object] = {}
         with optional(f"{CONFUSION} and {ROC}"):
@@ -164,8 +173,10 @@ class FinalReport:
 
 def _frozen_bytes(module: nn.Module | None) -> int:
     """Bytes of the parameters that do not learn, each counted once whatever names it has."""
-    frozen = [each for each in module.parameters() if not each.requires_grad] if module else []
-    return sum(parameter.numel() * parameter.element_size() for parameter in frozen)
+    frozen_parameters = (
+        [parameter for parameter in module.parameters() if not parameter.requires_grad] if module else []
+    )
+    return sum(parameter.numel() * parameter.element_size() for parameter in frozen_parameters)
 
 
 def _parameters(module: nn.Module | None) -> int:

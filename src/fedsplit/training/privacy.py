@@ -22,7 +22,7 @@ class PrivacyRecord:
     as if they had sent all.
 
     Args:
-        parts: of the run.
+        parts: parts of the run.
     """
 
     def __init__(self, parts: RunParts) -> None:
@@ -42,7 +42,7 @@ class PrivacyRecord:
         )
 
     @property
-    def is_kept(self) -> bool:
+    def is_active(self) -> bool:
         """True where clients have a defence."""
         return type(self._defence) is not Defence
 
@@ -62,30 +62,30 @@ class PrivacyRecord:
 
     def epsilons(self, t: int) -> dict[str, float]:
         """Epsilon of what has left clients up to the end of round `t`, by column; empty without a defence."""
-        if not self.is_kept:
+        if not self.is_active:
             return {}
         epochs = self._parts.config.training.local_epochs
         while self._rounds <= t:
             for client in self._parts.cohort_of(self._rounds):
                 steps = self._batches(client).steps
-                found = self._parts.algorithm.exposure(self._rounds, client, steps=steps, epochs=epochs)
-                smashed = found.smashed or ()
+                exposure = self._parts.algorithm.exposure(self._rounds, client, steps=steps, epochs=epochs)
+                smashed = exposure.smashed or ()
                 if self._at_clients and smashed:
                     smashed = range(steps)  # in which batch a sample is, nobody knows here
-                self._releases.add(self._rounds, client, smashed=smashed, gradients=found.gradients)
+                self._releases.add(self._rounds, client, smashed=smashed, gradients=exposure.gradients)
             self._rounds += 1
         return self._accountant.epsilons(self._releases)
 
     def reasons(self) -> list[str]:
-        """A line on each reason why there is no bound."""
-        found: dict[str, list[str]] = {}
-        for column, why in self._accountant.reasons().items() if self.is_kept else ():
-            found.setdefault(why, []).append(f"epsilon.{column}")
-        return [f"{', '.join(columns)} inf: {why}" for why, columns in found.items()]
+        """Lines that say why there is no bound, one for each reason."""
+        columns_by_reason: dict[str, list[str]] = {}
+        for column, why in self._accountant.reasons().items() if self.is_active else ():
+            columns_by_reason.setdefault(why, []).append(f"epsilon.{column}")
+        return [f"{', '.join(columns)} inf: {why}" for why, columns in columns_by_reason.items()]
 
-    def results(self, last: Record) -> Mapping[str, object] | None:
+    def results(self, last_record: Record) -> Mapping[str, object] | None:
         """Privacy entry of `results.json`; None without a defence."""
-        if not self.is_kept:
+        if not self.is_active:
             return None
         transport = self._parts.config.transport.arguments
         return {
@@ -95,18 +95,22 @@ class PrivacyRecord:
             "epsilon": {
                 column: "inf" if isinf(value) else value
                 for column in COLUMNS
-                if (value := last.epsilons.get(column)) is not None
+                if (value := last_record.epsilons.get(column)) is not None
             },
             "reasons": self._accountant.reasons(),
             "releases": self._releases.summary(),
             "noise": "secret" if transport.get("spawn") is False else "reproducible",
-            "released_accuracy": last.released_accuracy,
+            "released_accuracy": last_record.released_accuracy,
         }
 
 
 def _mixing_layer(module: nn.Module) -> str | None:
     """Name of a layer by which samples of a batch depend on each other."""
     return next(
-        (name for name, each in module.named_modules() if isinstance(each, nn.modules.batchnorm._BatchNorm)),
+        (
+            name
+            for name, layer in module.named_modules()
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        ),
         None,
     )

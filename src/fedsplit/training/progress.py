@@ -22,9 +22,9 @@ class Activity:
 
     Args:
         doing: the round and its phase, in a few words.
-        fraction: done of the round's local training; None where nobody knows.
+        fraction: fraction of the round's local training that is done; None where nobody knows.
         detail: bytes so far, and estimated ends of round and run.
-        seconds: since the round began.
+        seconds: seconds since the round began.
     """
 
     doing: str
@@ -42,9 +42,9 @@ class ProgressLines:
     """Lines on standard output, and on a terminal a bar below them while a round takes long.
 
     Args:
-        doing: tells what the run is doing; called from another thread.
-        console: prints; None where nothing is to be shown.
-        clock: seconds.
+        doing: function that returns what the run is doing; called from another thread.
+        console: console that prints; None where nothing is to be shown.
+        clock: function that returns seconds.
     """
 
     def __init__(
@@ -55,13 +55,13 @@ class ProgressLines:
     ) -> None:
         self._doing, self._console, self._clock = doing, console, clock
         self._lock = threading.Lock()
-        self._printed = -INTERVAL_S + clock()
-        self._held: str | None = None
+        self._last_print = -INTERVAL_S + clock()
+        self._newest_line: str | None = None
         self._bar = TransientBar(console) if console is not None and console.is_terminal else None
 
     @contextmanager
-    def going_on(self) -> Iterator[None]:
-        """Tell what the run does, in another thread, also when no round ends for long."""
+    def beating(self) -> Iterator[None]:
+        """Show what the run does, from another thread, also when no round ends for long."""
         over = threading.Event()
         thread = threading.Thread(target=self._follow, args=(over,), daemon=True)
         if self._console is not None:
@@ -72,17 +72,17 @@ class ProgressLines:
             over.set()
             if self._console is not None:
                 thread.join()
-            self._print(self._held)
+            self._print(self._newest_line)
 
     def tell(self, line: str) -> None:
-        """Show a line at once; what else there is to say waits for its turn."""
+        """Show a line at once; other lines wait for their turn."""
         self._print(line)
 
     def round(self, line: str) -> None:
         """Show the line of a round: on a terminal at once, elsewhere when one is due; the last always."""
         with self._lock:
-            self._held = line
-            due = self._clock() - self._printed >= INTERVAL_S
+            self._newest_line = line
+            due = self._clock() - self._last_print >= INTERVAL_S
         if due or self._bar is not None:
             self._print(line)
 
@@ -94,14 +94,14 @@ class ProgressLines:
                 self._bar.show(doing.doing, doing.fraction, doing.detail)
             else:
                 self._bar.hide()
-        elif self._clock() - self._printed >= INTERVAL_S:
-            self._print(self._held or str(self._doing()))
+        elif self._clock() - self._last_print >= INTERVAL_S:
+            self._print(self._newest_line or str(self._doing()))
 
     def _print(self, line: str | None) -> None:
         if self._console is None or line is None:
             return
         with self._lock:
-            self._held, self._printed = None, self._clock()
+            self._newest_line, self._last_print = None, self._clock()
             self._console.print(line, markup=False, soft_wrap=True)
 
     def _follow(self, over: threading.Event) -> None:
@@ -113,14 +113,14 @@ class ProgressLines:
                 self._bar.hide()
 
 
-def beginning(rounds: int, clients: int, device: torch.device, before: int) -> str:
+def first_line(rounds: int, clients: int, device: torch.device, before: int) -> str:
     """First line of a run: what it is about to do, and where.
 
     Args:
-        rounds: that it runs at most.
-        clients: how many there are.
-        device: that computes them.
-        before: rounds that were run already.
+        rounds: most rounds that the run has.
+        clients: number of clients.
+        device: device that computes them.
+        before: number of rounds that were run already.
     """
     gone_on = f", going on after {before}" if before else ""
     counts = [
@@ -130,7 +130,7 @@ def beginning(rounds: int, clients: int, device: torch.device, before: int) -> s
     return f"{', '.join(counts)}, on {device}{gone_on}"
 
 
-def activity(
+def describe_activity(
     t: int,
     phase: str,
     fits: Mapping[int, Fit],
@@ -141,44 +141,45 @@ def activity(
     before: Sequence[float] = (),
     rounds: int = 0,
 ) -> Activity:
-    """Activity of a run in the middle of a round.
+    """Describe what a run does in the middle of a round.
 
     Args:
-        t: the round that it is in.
-        phase: of the round.
-        fits: the last alignment of each client.
-        seconds: since the round began.
-        fraction: of its local training that is done; None where nobody knows.
+        t: number of the round.
+        phase: phase of the round.
+        fits: last alignment of each client.
+        seconds: seconds since the round began.
+        fraction: fraction of its local training that is done; None where nobody knows.
         load: bytes of the run so far.
-        before: seconds of the rounds before.
-        rounds: of the run, at most.
+        before: seconds of each round before.
+        rounds: most rounds that the run has.
     """
-    if phase == "training" and (aligned := _aligned(t, fits)):
-        phase = f"aligning: {aligned} clients done"
+    if phase == "training" and (aligned_clients := _count_aligned(t, fits)):
+        phase = f"aligning: {aligned_clients} clients done"
     usual = median(before[-5:]) if before else None
     if usual is None and fraction:
         usual = seconds / fraction
     detail = [f"{load / 1e6:,.2f} MB"] if load else []
     if usual is not None and rounds:
-        left = max(0.0, usual - seconds)
-        detail.append(f"round ends in {_clock(left)}, run in {_clock(left + usual * (rounds - t - 1))}")
+        seconds_left = max(0.0, usual - seconds)
+        end_of_run = seconds_left + usual * (rounds - t - 1)
+        detail.append(f"round ends in {_format_clock(seconds_left)}, run in {_format_clock(end_of_run)}")
     share = fraction if phase == "training" else None
     return Activity(f"round {t:>4}  {phase}", share, "  ".join(detail), seconds)
 
 
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
+def _format_clock(seconds: float) -> str:
+    minutes, seconds_left = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{hours}:{minutes:02}:{seconds_left:02}" if hours else f"{minutes}:{seconds_left:02}"
 
 
-def round_line(record: Record, fits: Mapping[int, Fit], traffic: Callable[[float], str]) -> str:
-    """Line that tells what came of a round.
+def describe_round(record: Record, fits: Mapping[int, Fit], traffic: Callable[[float], str]) -> str:
+    """Line that reports a round.
 
     Args:
-        record: of the round.
-        fits: the last alignment of each client.
-        traffic: what crossed the network in the last so many seconds; nothing where there is none.
+        record: record of the round.
+        fits: last alignment of each client.
+        traffic: function from a number of seconds to a summary of network traffic in them; empty for none.
     """
     seconds = sum(record.seconds.values())
     accuracy = "" if record.test_accuracy is None else f"accuracy {record.test_accuracy:.4f}  "
@@ -190,8 +191,8 @@ def round_line(record: Record, fits: Mapping[int, Fit], traffic: Callable[[float
         f"round {record.round:>4}  {accuracy}loss {record.train_loss:.4f}  "
         f"{record.load / 1e6:,.2f} MB  {seconds:.2f} s"
     )
-    if aligned := _aligned(record.round, fits):
-        line += f"  {aligned} clients aligned"
+    if aligned_clients := _count_aligned(record.round, fits):
+        line += f"  {aligned_clients} clients aligned"
     if record.simulated_seconds is not None:
         line += f"  {record.simulated_seconds:,.1f} s simulated"
     if network := traffic(seconds):
@@ -199,6 +200,6 @@ def round_line(record: Record, fits: Mapping[int, Fit], traffic: Callable[[float
     return line
 
 
-def _aligned(t: int, fits: Mapping[int, Fit]) -> int:
+def _count_aligned(t: int, fits: Mapping[int, Fit]) -> int:
     """Number of clients whose auxiliary models were aligned in round `t`."""
     return sum(fit.round == t for fit in list(fits.values()))  # a copy: another thread aligns meanwhile

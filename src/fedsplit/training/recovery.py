@@ -20,15 +20,15 @@ class Recovery:
     nothing from round to round: then no more than the round in which a worker is lost is trained again.
 
     Args:
-        parts: of the run.
-        checkpoint: gives its state now.
+        parts: parts of the run.
+        checkpoint: function that returns the run's state now.
     """
 
     def __init__(self, parts: RunParts, checkpoint: Callable[[], Checkpoint]) -> None:
         self._engine = parts.engine if isinstance(parts.engine, SpreadEngine) else None
         keeps_nothing = parts.config.client.stateless and not parts.engine.blueprint.keeps_head
         self._ledger, self._checkpoint, self._every_round = parts.ledger, checkpoint, keeps_nothing
-        self._kept: Checkpoint | None = None
+        self._last_checkpoint: Checkpoint | None = None
         self._in_a_row = 0
 
     @property
@@ -37,50 +37,57 @@ class Recovery:
         return self._engine.summary if self._engine else None
 
     def after_round(self, saved: int) -> None:
-        """Hold what has to be held, at the start of a run and after each of its rounds.
+        """Hold the state where it has to be held, at the start of a run and after each of its rounds.
 
         Args:
-            saved: rounds in the newest checkpoint on disk; 0 where there is none.
+            saved: number of rounds in the newest checkpoint on disk; 0 where there is none.
         """
         self._in_a_row = 0
         if self._engine is None:
             return
-        if self._every_round or (saved == 0 and self._kept is None):
-            now = self._checkpoint()
-            self._kept = Checkpoint(now.rounds, copy_state(now.state))
+        if self._every_round or (saved == 0 and self._last_checkpoint is None):
+            checkpoint = self._checkpoint()
+            self._last_checkpoint = Checkpoint(checkpoint.rounds, copy_state(checkpoint.state))
         elif saved:
-            self._kept = None
+            self._last_checkpoint = None
 
     def go_back(
         self,
-        lost: WorkerLost,
+        lost_worker: WorkerLost,
         rounds: int,
         latest: Callable[[], Checkpoint | None],
         restore: Callable[[Checkpoint], None],
     ) -> None:
-        """Bring workers back, and the run to where it stood; bytes of what is done again are counted apart.
+        """Bring workers back, and the run to where it stood; bytes of repeated rounds are counted apart.
 
         Args:
-            lost: why.
-            rounds: that had ended.
-            latest: gives the newest checkpoint on disk.
-            restore: takes a checkpoint over.
+            lost_worker: error of the worker that was lost.
+            rounds: number of rounds that had ended.
+            latest: function that returns the newest checkpoint on disk.
+            restore: function that takes a checkpoint over.
 
         Raises:
             RunFailed: too few workers are left, or one after the other is lost.
-            WorkerLost: another one.
+            WorkerLost: another worker was lost meanwhile.
         """
         self._in_a_row += 1
         if self._in_a_row >= _MOST_IN_A_ROW:
-            raise RunFailed(f"{lost}; {self._in_a_row} were lost without a round between them that ended")
+            raise RunFailed(
+                f"{lost_worker}; {self._in_a_row} were lost without a round between them that ended"
+            )
         assert self._engine is not None, "only a cluster loses workers"
         self._engine.recover()
-        before = self._kept or latest()
+        before = self._last_checkpoint or latest()
         assert before is not None, "the start is held until there is a checkpoint"
         lost_rounds = range(before.rounds, rounds + 1)
         for t in lost_rounds:
             self._ledger.abandon(t)
-        again = [(t, way, size) for t in lost_rounds for way, size in self._ledger.again(t).items() if size]
+        repeated = [
+            (t, way, size)
+            for t in lost_rounds
+            for way, size in self._ledger.repeated_bytes(t).items()
+            if size
+        ]
         restore(Checkpoint(before.rounds, copy_state(before.state)))
-        for t, direction, size in again:
+        for t, direction, size in repeated:
             self._ledger.add_again(t, direction, size)

@@ -27,15 +27,15 @@ def resume(path: Path, changes: Mapping[str, object]) -> RunConfig:
     """Go on with the run in a directory from its last checkpoint, or from its start where there is none.
 
     Args:
-        path: of the directory.
-        changes: what is given anew, by key.
+        path: directory of the run.
+        changes: new values, by key.
 
     Returns:
-        The run's configuration, as it was gone on with.
+        The run's configuration, with these values.
 
     Raises:
-        UserError: there is no run, another process is at work in it, it is damaged, or something may not be
-            given anew.
+        UserError: there is no run, another process is at work in it, it is damaged, or a key may not be
+          given anew.
         RunFailed: the run could not be carried to its end.
     """
     directory = RunDirectory.existing(path)
@@ -45,16 +45,16 @@ def resume(path: Path, changes: Mapping[str, object]) -> RunConfig:
         config = resumed_config(directory, changes, checkpoint)
         prepare_process(config)
         with allowing_a_run_directory():
-            experiment = Experiment(config, _start(config.origin.run, begun=checkpoint is not None))
+            experiment = Experiment(config, _start(config.origin.run, has_begun=checkpoint is not None))
         if checkpoint is not None:
             experiment.restore(checkpoint)
         if stopped_by := experiment.stopped_by():
-            print(_finished(path, len(experiment.records), stopped_by))
+            print(_describe_end(path, len(experiment.records), stopped_by))
         experiment.run(directory)
     return config
 
 
-def _finished(path: Path, rounds: int, stopped_by: StoppedBy) -> str:
+def _describe_end(path: Path, rounds: int, stopped_by: StoppedBy) -> str:
     """Line that says that a run has finished, and how it would be trained further."""
     value = f"={2 * rounds}" if stopped_by == "rounds" else "=..."
     how = "a lower" if stopped_by == "target_perplexity" else "a larger"
@@ -63,15 +63,15 @@ def _finished(path: Path, rounds: int, stopped_by: StoppedBy) -> str:
     return f"{display_path(path)} has finished after {after}; nothing is left to do; {further}"
 
 
-def _start(run: str | None, *, begun: bool) -> TrainedStart | None:
+def _start(run: str | None, *, has_begun: bool) -> TrainedStart | None:
     """Trained models that the run started from, which may be gone where it has begun.
 
-    Of that a checkpoint holds all that learns, and a digest of the rest.
+    A checkpoint holds all of them that learns, and a digest of the rest.
     """
     try:
         return TrainedStart.of(run)
     except UserError:
-        if begun:
+        if has_begun:
             return None
         raise
 
@@ -79,15 +79,15 @@ def _start(run: str | None, *, begun: bool) -> TrainedStart | None:
 def resumed_config(
     directory: RunDirectory, changes: Mapping[str, object], checkpoint: Checkpoint | None = None
 ) -> RunConfig:
-    """Configuration of the run in `directory`, with what may be given anew; `trust` is of this command alone.
+    """Configuration of the run in `directory` with new values; `trust` is of this command alone.
 
     Args:
-        directory: of the run.
-        changes: what is given anew, by key.
-        checkpoint: that the run goes on from; None where it begins.
+        directory: directory of the run.
+        changes: new values, by key.
+        checkpoint: checkpoint that the run goes on from; None where it begins.
 
     Raises:
-        UserError: something else is given, or its configuration is damaged or not that of the checkpoint.
+        UserError: another key is given, or its configuration is damaged or not that of the checkpoint.
     """
     for key, value in changes.items():
         if not below(key, RESUMABLE) or key.startswith("dataset.root."):

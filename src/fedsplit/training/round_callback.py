@@ -11,27 +11,27 @@ RoundCallback: TypeAlias = Callable[[Mapping[str, object]], object]
 _CALLBACK: ContextVar[RoundCallback | None] = ContextVar("fedsplit_round_callback", default=None)
 
 
-class _Raised(BaseException):
+class _CallbackError(BaseException):
     """An error of a callback, which no handler between it and its caller takes for an error of the run."""
 
 
 @contextmanager
-def calling_after_rounds(callback: RoundCallback | None) -> Iterator[None]:
-    """Runs that this thread starts meanwhile call `callback`; what it raises ends the run, and is raised."""
+def register_callback(callback: RoundCallback | None) -> Iterator[None]:
+    """Have runs that this thread starts call `callback`; an error in it ends the run, and is raised."""
     token = _CALLBACK.set(callback)
     try:
         yield
-    except _Raised as raised:
-        error: BaseException = raised.args[0]
+    except _CallbackError as wrapper:
+        error: BaseException = wrapper.args[0]
         raise error from None
     finally:
         _CALLBACK.reset(token)
 
 
 def call_after_round(row: Mapping[str, object]) -> None:
-    """Call what is to be called, if anything is."""
+    """Call the callback of this thread, if it has one."""
     if (callback := _CALLBACK.get()) is not None:
         try:
             callback(row)
         except Exception as error:
-            raise _Raised(error) from error
+            raise _CallbackError(error) from error

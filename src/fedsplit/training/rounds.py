@@ -10,7 +10,7 @@ from fedsplit.algorithms.algorithm import RoundMetrics
 from fedsplit.building.client_cost import build_client_cost
 from fedsplit.building.parts import RunParts
 from fedsplit.errors import RunFailed
-from fedsplit.generation.writer import Written
+from fedsplit.generation.writer import GeneratedTexts
 from fedsplit.parties.client_cost import ClientCost
 from fedsplit.parties.cohort import Cohort
 from fedsplit.recording.metrics import Record
@@ -22,8 +22,8 @@ from fedsplit.training.privacy import PrivacyRecord
 class Rounds:
     """Rounds of a run, one at a time.
 
-    Args:
-        parts: of the run.
+    parts: parts of the run.
+        evaluation: evaluation of the whole model.
         evaluation: of the whole model.
     """
 
@@ -36,47 +36,47 @@ class Rounds:
         self.began = time.monotonic()
         """Time at which the round began, in seconds of `time.monotonic`."""
         self._samples, self._read = 0, 0
-        self.changed: set[int] = set()
+        self.changed_clients: set[int] = set()
         """Clients whose state may differ from that in the last checkpoint."""
-        self.written: Written | None = None
+        self.texts: GeneratedTexts | None = None
         """Texts of the last round; None where none were generated in it."""
 
     def run(self, t: int, before: Sequence[Record]) -> Record:
         """Train round `t`, evaluate if it is time to, and count.
 
         Args:
-            t: the round.
+            t: number of the round.
             before: records of the rounds before it.
 
         Raises:
             NonFinite: a client's loss or weights are no longer finite.
-            RunFailed: the averaged model or its test loss is not.
+            RunFailed: the averaged model or its test loss is not finite.
         """
         start, self.phase = time.perf_counter(), "training"
         self._transport.client_seconds = 0.0
         cohort = self._parts.cohort_of(t)
-        self.changed.update(cohort)
+        self.changed_clients.update(cohort)
         self.began, self._read = time.monotonic(), self._parts.data.count.read
         self._samples = sum(self._parts.sample_counts[client] for client in cohort)
         metrics = self._transport.run_round(t, cohort, partial(self._train, t), self._algorithm)
-        if dropped := self._parts.alignment.dropped:
-            self._transport.drop_auxiliaries(dropped)
-            self.changed.update(dropped)
+        if dropped_clients := self._parts.alignment.dropped_clients:
+            self._transport.drop_auxiliaries(dropped_clients)
+            self.changed_clients.update(dropped_clients)
         self.forget()
-        trained = time.perf_counter()
+        end_of_training = time.perf_counter()
         self.phase = "evaluating"
         models = self._algorithm.models(self._config.population.num_clients)
         auxiliary = self._algorithm.evaluated_auxiliary()
         if not all(map(is_finite, models)):
             raise RunFailed("the model is not finite")
-        scores = local = released = self.written = None
-        evaluations, rest = divmod(t + 1, self._config.evaluation.eval_interval)
-        if not rest:
+        scores = local = released_accuracy = self.texts = None
+        evaluations, remainder = divmod(t + 1, self._config.evaluation.eval_interval)
+        if not remainder:
             scores = self._evaluation.globally(models, auxiliary)
             local = self._evaluation.locally(models, auxiliary)
-            released = self._evaluation.released(models, auxiliary, t)
+            released_accuracy = self._evaluation.released_accuracy(models, auxiliary, t)
             if self._evaluation.generation.is_due(evaluations):
-                self.written = self._evaluation.texts(models[0], auxiliary)
+                self.texts = self._evaluation.texts(models[0], auxiliary)
         error = self._gradient_error(t, cohort)
         clients = self._transport.client_seconds
         traffic, load = self._ledger.traffic(t), self._ledger.load
@@ -89,25 +89,31 @@ class Rounds:
             train_loss=metrics.train_loss,
             load=load,
             bytes=self._ledger.of_round(t),
-            bits={d: {kind: each.bits for kind, each in kinds.items()} for d, kinds in traffic.items()},
-            sqnr={d: {kind: each.sqnr for kind, each in kinds.items()} for d, kinds in traffic.items()},
-            again=dict(self._ledger.again(t)),
+            bits={
+                d: {kind: traffic_of_kind.bits for kind, traffic_of_kind in kinds.items()}
+                for d, kinds in traffic.items()
+            },
+            sqnr={
+                d: {kind: traffic_of_kind.sqnr for kind, traffic_of_kind in kinds.items()}
+                for d, kinds in traffic.items()
+            },
+            again=dict(self._ledger.repeated_bytes(t)),
             copies=self._ledger.copies(t),
-            observed=self._ledger.observed(t),
+            observed=self._ledger.observed_bytes(t),
             left_out=list(self._transport.left_out),
             local_accuracy=local.summary if local else None,
             gradient_error=error,
             simulated_seconds=self._simulated_seconds(t, before),
             cost=self._parts.network.cost(load),
             client_memory=self.client_cost.memory,
-            held=self.client_cost.held,
-            text_scores=self.written.scores if self.written else None,
-            released_accuracy=released,
+            held=self.client_cost.waiting,
+            text_scores=self.texts.scores if self.texts else None,
+            released_accuracy=released_accuracy,
             epsilons=self.privacy.epsilons(t),
             seconds={
                 "clients": clients,
-                "server": trained - start - clients,
-                "evaluate": time.perf_counter() - trained,
+                "server": end_of_training - start - clients,
+                "evaluate": time.perf_counter() - end_of_training,
             },
         )
 
@@ -115,8 +121,8 @@ class Rounds:
     def fraction(self) -> float | None:
         """Fraction of the round's local training that is done; None where none was done in this process."""
         read = self._parts.data.count.read - self._read
-        expected = self._samples * self._config.training.local_epochs
-        return min(1.0, read / expected) if read and expected else None
+        expected_reads = self._samples * self._config.training.local_epochs
+        return min(1.0, read / expected_reads) if read and expected_reads else None
 
     def _train(self, t: int, cohort: Cohort) -> RoundMetrics:
         metrics = self._algorithm.run_round(t, cohort)
@@ -144,7 +150,7 @@ class Rounds:
         """Simulated seconds of all rounds so far."""
         if (clock := self._parts.clock) is None:
             return None
-        passed = (before[-1].simulated_seconds if before else None) or 0.0
+        seconds_before = (before[-1].simulated_seconds if before else None) or 0.0
         messages, fits = self._ledger.pop_messages(t), self._parts.alignment.fits
         at_rest = self._algorithm.samples_at_rest
-        return passed + clock.seconds(t, messages, self._transport.samples, fits, at_rest)
+        return seconds_before + clock.seconds(t, messages, self._transport.samples, fits, at_rest)

@@ -25,12 +25,12 @@ def run_state(
     """State of a run between two rounds.
 
     Args:
-        algorithm: with its servers.
-        transport: with clients and links.
-        ledger: of all bytes so far.
-        records: of all rounds so far.
+        algorithm: algorithm, with its servers.
+        transport: transport, with clients and links.
+        ledger: ledger of all bytes so far.
+        records: records of all rounds so far.
         elapsed: seconds that they took.
-        identity: of the run, see `fedsplit.recording.identity`.
+        identity: identity of the run, see `fedsplit.recording.identity`.
     """
     return {
         "algorithm": algorithm.state(),
@@ -43,30 +43,30 @@ def run_state(
 
 
 def take_over(
-    checkpoint: Checkpoint, own: State, algorithm: Algorithm, transport: Transport, ledger: Ledger
+    checkpoint: Checkpoint, current: State, algorithm: Algorithm, transport: Transport, ledger: Ledger
 ) -> tuple[list[Record], float]:
-    """Give the parts of a run the state that a checkpoint holds; records, and seconds that they took.
+    """Give the parts of a run the state that a checkpoint holds; return its records and their seconds.
 
     Args:
-        checkpoint: that holds it.
-        own: state of this run now, which says what form the other must have.
-        algorithm: takes its part of it over, as all that follow.
-        transport: with clients and links.
-        ledger: of bytes.
+        checkpoint: checkpoint with the state.
+        current: state of this run now, whose form the other must have.
+        algorithm: algorithm, which takes over its part of the state, as transport and ledger do.
+        transport: transport, with clients and links.
+        ledger: ledger of bytes.
 
     Raises:
         UserError: the state is of another form than this version writes.
     """
     try:
-        check_state(checkpoint, own, transport.run)
-        found = _loaded(checkpoint.state, algorithm, transport, ledger)
+        check_state(checkpoint, current, transport.run)
+        records_and_seconds = _load(checkpoint.state, algorithm, transport, ledger)
         check_taken_over(checkpoint, algorithm.state(), transport.run.engine.state())
     except Misfit as misfit:
         raise checkpoint.unfit(misfit) from misfit
-    return found
+    return records_and_seconds
 
 
-def _loaded(
+def _load(
     state: State, algorithm: Algorithm, transport: Transport, ledger: Ledger
 ) -> tuple[list[Record], float]:
     try:

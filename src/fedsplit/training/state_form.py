@@ -36,26 +36,26 @@ def identity_of(checkpoint: Checkpoint) -> State:
     return identity
 
 
-def check_state(checkpoint: Checkpoint, own: State, run: RunSetting) -> None:
+def check_state(checkpoint: Checkpoint, current: State, run: RunSetting) -> None:
     """Check the state of a run.
 
     Args:
-        checkpoint: that holds it.
-        own: state of the run that is to take it over.
-        run: whose clients' models the state holds.
+        checkpoint: checkpoint with the state.
+        current: state of the run that is to take it over.
+        run: setting of the run, whose clients' models the state holds.
 
     Raises:
         Misfit: it has another form.
     """
     state = checkpoint.state
-    check_keys(state, list(own), "state")
+    check_keys(state, list(current), "state")
     for key in ("elapsed", "records"):
-        check_like(state[key], own[key], f"state.{key}")
+        check_like(state[key], current[key], f"state.{key}")
     for key in ("ledger", "clients"):
         check_keys(state[key], None, f"state.{key}")
     for key in ("algorithm", "links"):
-        check_keys(state[key], list(own[key]), f"state.{key}")
-    _check_algorithm(state["algorithm"], own["algorithm"])
+        check_keys(state[key], list(current[key]), f"state.{key}")
+    _check_algorithm(state["algorithm"], current["algorithm"])
     _check_own(state["algorithm"].get("own", {}), run)
     if not 0 <= state["elapsed"] < float("inf"):
         raise Misfit("state.elapsed", "must be a number of seconds")
@@ -71,34 +71,36 @@ def check_taken_over(checkpoint: Checkpoint, algorithm: State, clients: State) -
     """Check that a run, once it has taken a state over, holds all of it.
 
     Args:
-        checkpoint: that held the state.
+        checkpoint: checkpoint that held the state.
         algorithm: state of the algorithm now.
         clients: state of the clients in this process now.
 
     Raises:
         Misfit: the state had something that the run has not.
     """
-    for part, now in (("algorithm", algorithm), ("clients", clients)):
-        check_like(checkpoint.state[part], now, f"state.{part}")
+    for key, current in (("algorithm", algorithm), ("clients", clients)):
+        check_like(checkpoint.state[key], current, f"state.{key}")
 
 
-def _check_algorithm(found: State, own: State) -> None:
+def _check_algorithm(loaded: State, current: State) -> None:
     """Check what is the same in all rounds: names, shapes and types of models' weights."""
-    for key, like in own.items():
-        if isinstance(like, dict) and like and all(isinstance(each, Tensor) for each in like.values()):
-            check_like(found[key], like, f"state.algorithm.{key}")
-    server = check_keys(found["server"], list(own["server"]), "state.algorithm.server")
-    check_like(server["weights"], own["server"]["weights"], "state.algorithm.server.weights")
-    check_keys(server["optimizer"], list(own["server"]["optimizer"]), "state.algorithm.server.optimizer")
+    for key, like in current.items():
+        if isinstance(like, dict) and like and all(isinstance(tensor, Tensor) for tensor in like.values()):
+            check_like(loaded[key], like, f"state.algorithm.{key}")
+    server = check_keys(loaded["server"], list(current["server"]), "state.algorithm.server")
+    check_like(server["weights"], current["server"]["weights"], "state.algorithm.server.weights")
+    check_keys(server["optimizer"], list(current["server"]["optimizer"]), "state.algorithm.server.optimizer")
 
 
-def _check_own(own: State, run: RunSetting) -> None:
-    """Models of clients' own: of one half of the model, which are of clients of this run."""
+def _check_own(weights_by_client: State, run: RunSetting) -> None:
+    """Check that models of clients' own are of one half of the model, and of clients of this run."""
     place, body, head = "state.algorithm.own", run.client_weights, run.head_weights
-    for client, weights in check_keys(own, None, place).items():
+    for client, weights in check_keys(weights_by_client, None, place).items():
         _check_client(client, run, place)
         names = set(check_keys(weights, None, f"{place}.{client}"))
-        like = next((each for each in (body, head) if names == set(each)), {**body, **head})
+        like = next(
+            (half_weights for half_weights in (body, head) if names == set(half_weights)), {**body, **head}
+        )
         check_like(weights, like, f"{place}.{client}")
 
 
@@ -131,15 +133,15 @@ def _check_ledger(ledger: State) -> None:
 
 
 def _check_clients(clients: State, run: RunSetting) -> None:
-    for client, kept in clients.items():
+    for client, client_state in clients.items():
         _check_client(client, run, "state.clients")
         place = f"state.clients.{client}"
-        check_keys(kept, ("body", "head"), place)
+        check_keys(client_state, ("body", "head"), place)
         for half, weights in (("body", run.client_weights), ("head", run.head_weights)):
-            if kept[half] is not None:
-                if "weights" not in check_keys(kept[half], None, f"{place}.{half}"):
+            if client_state[half] is not None:
+                if "weights" not in check_keys(client_state[half], None, f"{place}.{half}"):
                     raise Misfit(f"{place}.{half}", "must have weights")
-                check_like(kept[half]["weights"], weights, f"{place}.{half}.weights")
+                check_like(client_state[half]["weights"], weights, f"{place}.{half}.weights")
 
 
 def _check_client(client: str, run: RunSetting, place: str) -> None:

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from fedsplit.parties.messages import Part, Upload
-from fedsplit.quant.codec import Simulated
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.codec import Transfer
+from fedsplit.quant.coded import SentTensor
 from fedsplit.quant.quantization import rounding_seed
 from fedsplit.quant.weights_link import Delivery, Uplink
 from fedsplit.state.state import State
@@ -17,8 +17,8 @@ class ClientEnd:
     """Codes what the clients of this process send.
 
     Args:
-        run: whose clients.
-        packs: whether messages are made, and not only what they would be decoded to.
+        run: setting of the run.
+        packs: True if messages are made, and not only what they would be decoded to.
     """
 
     def __init__(self, run: RunSetting, *, packs: bool) -> None:
@@ -26,18 +26,18 @@ class ClientEnd:
         self._labels = run.dataset.objective.labels()
         self._uplinks = {part: Uplink(run.quantization.weights, run.device, packs=packs) for part in KIND_OF}
 
-    def smashed(self, upload: Upload, round: int) -> Coded:
+    def code_smashed(self, upload: Upload, round: int) -> SentTensor:
         """Smashed data of one client, of real positions.
 
         Raises:
             NonFinite: they are not finite.
         """
-        z = self._quantization.positions.packed(upload.z, upload.y)
+        z = self._quantization.positions.pack(upload.z, upload.y)
         seed = rounding_seed(self._seed, "smashed", upload.client, round, upload.step)
         with sent_as("smashed", upload.client):
             return coded_tensor(z, self._quantization.smashed, seed, packs=self._packs)
 
-    def trunk_gradient(self, dh: Tensor, client: int, round: int, step: int) -> Coded:
+    def trunk_gradient(self, dh: Tensor, client: int, round: int, step: int) -> SentTensor:
         """Gradient of one client's loss with respect to what it was sent for its tail.
 
         Raises:
@@ -48,7 +48,7 @@ class ClientEnd:
             codec = self._quantization.codec("trunk_gradient")
             return coded_tensor(dh.contiguous(), codec, seed, packs=self._packs)
 
-    def slopes(self, own: Tensor, client: int) -> Coded:
+    def slopes(self, own: Tensor, client: int) -> SentTensor:
         """Slopes of one client, which arrive as they are.
 
         Raises:
@@ -57,20 +57,20 @@ class ClientEnd:
         with sent_as("scalars", client):
             return exactly(own, packs=self._packs)
 
-    def labels(self, y: Tensor) -> Coded:
+    def labels(self, y: Tensor) -> SentTensor:
         """Labels of one client or of many, which arrive as they are."""
         message = self._labels.encode(y) if self._packs else None
-        return Coded(y, Simulated(y, self._labels.size(y), message))
+        return SentTensor(y, Transfer(y, self._labels.size(y), message))
 
     def weights(self, part: Part, client: int, own: Weights, held: Weights | None, round: int) -> Delivery:
         """Weights of one client.
 
         Args:
-            part: of the model.
+            part: part of the model.
             client: whose.
-            own: its weights.
-            held: what it sends the difference to; None where it sends weights as they are.
-            round: which.
+            own: weights of the client.
+            held: weights that it sends the difference to; None where it sends weights as they are.
+            round: number of the round.
 
         Raises:
             NonFinite: they are not finite.

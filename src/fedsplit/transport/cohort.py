@@ -16,10 +16,10 @@ from fedsplit.parties.messages import (
     Part,
     StackedGradients,
     StackedUploads,
-    Stepped,
+    StepResult,
     Upload,
 )
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.quant.quantization import TensorKind, rounding_seed
 from fedsplit.quant.weights_link import Delivery, Downlink
 from fedsplit.state.weights import Weights
@@ -41,8 +41,8 @@ class CodedCohort(Cohort):
     """The clients of a round at the other end of a wire.
 
     Args:
-        run: whose clients.
-        downlinks: of each part: what clients hold of it.
+        run: setting of the run.
+        downlinks: server's ends of the links of each part, with what clients hold of it.
         wire: delivers, and tallies what comes back.
         clients: their numbers.
     """
@@ -77,7 +77,7 @@ class CodedCohort(Cohort):
         self._install(part, sent)
 
     @override
-    def install_each(self, part: Part, weights: Mapping[int, Weights]) -> None:
+    def install_own(self, part: Part, weights: Mapping[int, Weights]) -> None:
         sent = {}
         for client in self._clients:
             seed = weights_seed(self._seed, "down", part, client, self._wire.round)
@@ -87,7 +87,7 @@ class CodedCohort(Cohort):
 
     def _install(self, part: Part, sent: Mapping[int, Delivery]) -> None:
         for delivery, clients in receivers(sent):
-            for coded in delivery.coded:
+            for coded in delivery.tensors:
                 self._wire.tally.copies(KIND_OF[part], clients, coded)
         self._wire.install(part, sent)
 
@@ -106,28 +106,28 @@ class CodedCohort(Cohort):
 
     @override
     def backward(self, step: int, dz: Mapping[int, Tensor]) -> None:
-        self._wire.backward(step, self._coded(step, dz, "cut_gradient"))
+        self._wire.backward(step, self._code(step, dz, "cut_gradient"))
 
     @override
-    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> Stepped:
-        return self._wire.step_tail(step, self._coded(step, h, "trunk_output"))
+    def step_tail(self, step: int, h: Mapping[int, Tensor]) -> StepResult:
+        return self._wire.step_tail(step, self._code(step, h, "trunk_output"))
 
-    def _coded(self, step: int, tensors: Mapping[int, Tensor], of: TensorKind) -> CodedGradients:
+    def _code(self, step: int, tensors: Mapping[int, Tensor], of: TensorKind) -> CodedGradients:
         """Tensors that go down, counted."""
         as_they_are = self._quantization.codec(of).lossless and not self._wire.packs
         if not as_they_are or not isinstance(tensors, StackedGradients):
-            return self._each_coded(step, tensors, of)
+            return self._code_each(step, tensors, of)
         for clients, stack in tensors.stacks:
-            self._wire.tally.rows("down", COUNTED_AS[of], clients, Coded.exactly(stack), step)
+            self._wire.tally.rows("down", COUNTED_AS[of], clients, SentTensor.sent_exactly(stack), step)
         return tensors
 
-    def _each_coded(
+    def _code_each(
         self, step: int, tensors: Mapping[int, Tensor], of: TensorKind
-    ) -> Iterator[tuple[int, Coded]]:
+    ) -> Iterator[tuple[int, SentTensor]]:
         codec, kind = self._quantization.codec(of), COUNTED_AS[of]
         shared = tensors if isinstance(tensors, BroadcastGradients) else None
-        for client, tensor in (shared.own if shared else tensors).items():
-            meant = self._quantization.positions.packed(tensor, self._wire.labels.get(client))
+        for client, tensor in (shared.gradients if shared else tensors).items():
+            meant = self._quantization.positions.pack(tensor, self._wire.labels.get(client))
             seed = rounding_seed(self._seed, of, client, self._wire.round, step)
             with sent_as(kind, client):
                 coded = coded_tensor(meant, codec, seed, packs=self._wire.packs)
@@ -137,25 +137,25 @@ class CodedCohort(Cohort):
             first = min(shared.receivers)  # a client that is sent no gradient of its own
             seed = rounding_seed(self._seed, of, first, self._wire.round, step)
             with sent_as(kind, None):
-                coded = coded_tensor(shared.shared, codec, seed, packs=self._wire.packs)
+                coded = coded_tensor(shared.broadcast, codec, seed, packs=self._wire.packs)
             self._wire.tally.broadcast(kind, shared.receivers, coded, step)
             yield from ((client, coded) for client in shared.receivers)
 
     @override
     def probe(self, step: int, dz: Mapping[int, Tensor], seeds: Sequence[int]) -> Mapping[int, Tensor]:
-        self._wire.probed = (step, list(dz))
-        sent = Coded.exactly(seeds_tensor(seeds))
+        self._wire.probe_step = (step, list(dz))
+        sent = SentTensor.sent_exactly(seeds_tensor(seeds))
         for client in dz:
             self._wire.tally.message("down", "seeds", client, sent, step)
-        return self._wire.probe(step, self._each_coded(step, dz, "cut_gradient"), seeds)
+        return self._wire.probe(step, self._code_each(step, dz, "cut_gradient"), seeds)
 
     @override
     def move(self, step: int, seeds: Sequence[int], slopes: Tensor) -> None:
         with sent_as("scalars", None):
             coded = exactly(slopes, packs=self._wire.packs)
-        probed, aware = self._wire.probed
+        probed, aware = self._wire.probe_step
         unaware = [client for client in self._clients if probed != step or client not in aware]
-        sent = Coded.exactly(seeds_tensor(seeds))
+        sent = SentTensor.sent_exactly(seeds_tensor(seeds))
         for client in self._clients:
             self._wire.tally.message("down", "scalars", client, coded, step)
             if client in unaware:
@@ -167,19 +167,19 @@ class CodedCohort(Cohort):
         return self._wire.train_local(self._clients, work)
 
     @override
-    def observed(self, part: Part) -> Sequence[Weights]:
-        return self._wire.observed(part, self._clients)
+    def observe(self, part: Part) -> Sequence[Weights]:
+        return self._wire.observe(part, self._clients)
 
     @override
     def weights(self, part: Part) -> Sequence[Weights]:
-        """See `Cohort.weights`.
+        """Upload weights, in the order of `clients`.
 
         Raises:
             NonFinite: a client's weights are not finite.
         """
         held = {}
         if not self._quantization.weights.up.lossless:
-            found = {client: self._downlinks[part].held(client) for client in self._clients}
+            found = {client: self._downlinks[part].weights_at(client) for client in self._clients}
             held = {client: weights for client, weights in found.items() if weights is not None}
         return self._wire.weights(part, self._clients, held)
 

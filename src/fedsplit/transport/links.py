@@ -9,7 +9,7 @@ from torch import Tensor
 from fedsplit.errors import NonFinite
 from fedsplit.parties.messages import Part
 from fedsplit.quant.codec import Codec, NonFiniteTensor
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.quant.quantization import TensorKind
 from fedsplit.quant.weights_link import EXACT, Delivery
 from fedsplit.randomness import seed_of
@@ -44,12 +44,12 @@ def receivers(sent: Mapping[int, Delivery]) -> list[tuple[Delivery, list[int]]]:
     return list(by_delivery.values())
 
 
-def coded_tensor(x: Tensor, codec: Codec, seed: int, *, packs: bool) -> Coded:
+def coded_tensor(x: Tensor, codec: Codec, seed: int, *, packs: bool) -> SentTensor:
     """A tensor on its way, with its message where messages are made."""
-    return Coded(x, (codec.transmit if packs else codec.simulate)(x, seed=seed))
+    return SentTensor(x, (codec.transmit if packs else codec.simulate)(x, seed=seed))
 
 
-def exactly(x: Tensor, *, packs: bool) -> Coded:
+def exactly(x: Tensor, *, packs: bool) -> SentTensor:
     """A tensor that arrives as it is, likewise."""
     return coded_tensor(x, EXACT, 0, packs=packs)
 

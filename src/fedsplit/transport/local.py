@@ -16,10 +16,10 @@ from fedsplit.parties.messages import (
     Part,
     StackedGradients,
     StackedUploads,
-    Stepped,
+    StepResult,
     Upload,
 )
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.quant.weights_link import Delivery, Downlink
 from fedsplit.state.by_client import ByClient
 from fedsplit.state.state import State
@@ -38,7 +38,7 @@ class LocalTransport(Transport):
     What is sent arrives exactly as its codec would decode it, and its bytes are counted.
 
     Args:
-        run: whose clients.
+        run: setting of the run.
     """
 
     def __init__(self, run: RunSetting) -> None:
@@ -58,9 +58,9 @@ class LocalTransport(Transport):
         return result
 
     @override
-    def opened(self, directory: Path) -> AbstractContextManager[object]:
-        """See `Transport.opened`: while the engine can compute."""
-        return self.run.engine.opened()
+    def open(self, directory: Path) -> AbstractContextManager[object]:
+        """Open the engine, which can compute for as long as the context is open."""
+        return self.run.engine.open()
 
     def cohort(self, round: int, clients: Collection[int]) -> CodedCohort:
         """The cohort of a round."""
@@ -77,7 +77,7 @@ class LocalTransport(Transport):
 
     @override
     def state(self) -> State:
-        """See `Transport.state`: of both ends of every link, shared weights and what was rounded away."""
+        """State of both ends of every link: shared weights, and what was rounded away."""
         up = self.client_end.state()
         links = {part: {"down": self.downlinks[part].state(), "up": up[part]} for part in KIND_OF}
         return {"clients": ByClient(self.run.engine.state()), "links": links}
@@ -94,8 +94,8 @@ class LocalWire(Wire):
     """Hands messages to the engine as they would be decoded; stacks that nothing is done to stay stacks.
 
     Args:
-        transport: whose clients.
-        round: which.
+        transport: transport of the clients.
+        round: number of the round.
         tally: counts what comes.
     """
 
@@ -119,56 +119,63 @@ class LocalWire(Wire):
     def forward(self, clients: Sequence[int], step: int, *, evaluating: bool) -> Sequence[Upload]:
         engine = self._run.engine
         with self._at_clients():
-            uploads = (engine.evaluated if evaluating else engine.forward)(clients, self.round, step)
-        return self._arrived(uploads)
+            uploads = (engine.forward_evaluating if evaluating else engine.forward)(clients, self.round, step)
+        return self._receive(uploads)
 
     @override
     def backward(self, step: int, dz: CodedGradients) -> None:
-        arrived: Mapping[int, Tensor] = dz if isinstance(dz, StackedGradients) else self._decoded(dz)
+        arrived: Mapping[int, Tensor] = dz if isinstance(dz, StackedGradients) else self._decode(dz)
         with self._at_clients():
             self._run.engine.backward(self.round, step, arrived)
 
-    def _decoded(self, dz: Iterable[tuple[int, Coded]]) -> dict[int, Tensor]:
-        padded = self._run.quantization.positions.padded
-        return {client: padded(coded.arrived.decoded, self.labels.get(client)) for client, coded in dz}
+    def _decode(self, dz: Iterable[tuple[int, SentTensor]]) -> dict[int, Tensor]:
+        padded = self._run.quantization.positions.pad
+        return {client: padded(coded.transfer.decoded, self.labels.get(client)) for client, coded in dz}
 
     @override
-    def probe(self, step: int, dz: Iterable[tuple[int, Coded]], seeds: Sequence[int]) -> Mapping[int, Tensor]:
-        arrived, slopes = self._decoded(dz), {}
+    def probe(
+        self, step: int, dz: Iterable[tuple[int, SentTensor]], seeds: Sequence[int]
+    ) -> Mapping[int, Tensor]:
+        arrived, slopes = self._decode(dz), {}
         with self._at_clients():
             answered = self._run.engine.probe(self.round, step, arrived, seeds)
         for client in arrived:
             coded = self._end.slopes(answered[client], client)
             self.tally.message("up", "scalars", client, coded, step)
-            slopes[client] = coded.arrived.decoded
+            slopes[client] = coded.transfer.decoded
         return slopes
 
     @override
     def move(
-        self, clients: Sequence[int], step: int, seeds: Sequence[int], slopes: Coded, unaware: Collection[int]
+        self,
+        clients: Sequence[int],
+        step: int,
+        seeds: Sequence[int],
+        slopes: SentTensor,
+        unaware: Collection[int],
     ) -> None:
         with self._at_clients():
-            self._run.engine.move(clients, self.round, step, seeds, slopes.arrived.decoded)
+            self._run.engine.move(clients, self.round, step, seeds, slopes.transfer.decoded)
 
     @override
-    def step_tail(self, step: int, h: CodedGradients) -> Stepped:
+    def step_tail(self, step: int, h: CodedGradients) -> StepResult:
         outputs: Mapping[int, Tensor]
         if isinstance(h, StackedGradients):
             outputs = h
         else:
-            outputs = {client: coded.arrived.decoded for client, coded in h}
+            outputs = {client: coded.transfer.decoded for client, coded in h}
         with self._at_clients():
             losses, dh = self._run.engine.step_tail(self.round, step, outputs)
         if isinstance(dh, StackedGradients) and self._run.quantization.codec("trunk_gradient").lossless:
             for clients, rows in dh.stacks:
-                self.tally.rows("up", "cut_gradient", clients, Coded.exactly(rows), step)
+                self.tally.rows("up", "cut_gradient", clients, SentTensor.sent_exactly(rows), step)
             return losses, dh
         arrived = {}
         for client, own in dh.items():
             with self._at_clients():
                 coded = self._end.trunk_gradient(own, client, self.round, step)
             self.tally.message("up", "cut_gradient", client, coded, step)
-            arrived[client] = coded.arrived.decoded
+            arrived[client] = coded.transfer.decoded
         return losses, arrived
 
     @override
@@ -178,13 +185,13 @@ class LocalWire(Wire):
         return LocalTraining(self._arriving(iter(trained.uploads)), trained.losses)
 
     @override
-    def observed(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
+    def observe(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
         with self._at_clients():
             found = [
                 {name: tensor.detach().clone() for name, tensor in own.items()}
                 for own in self._run.engine.weights(part, clients)
             ]
-        self.tally.observed(sum(tensor.nbytes for own in found for tensor in own.values()))
+        self.tally.count_observation(sum(tensor.nbytes for own in found for tensor in own.values()))
         return found
 
     @override
@@ -196,27 +203,27 @@ class LocalWire(Wire):
             for positions, tensors in own.stacks:
                 senders = [clients[position] for position in positions]
                 for rows in tensors.values():
-                    self.tally.rows("up", kind, senders, Coded.exactly(rows))
+                    self.tally.rows("up", kind, senders, SentTensor.sent_exactly(rows))
             return own
         arrived = []
         for client, weights in zip(clients, own, strict=True):
             with self._at_clients():
                 delivery = self._end.weights(part, client, weights, held.get(client), self.round)
-            for coded in delivery.coded:
+            for coded in delivery.tensors:
                 self.tally.message("up", kind, client, coded)
             arrived.append(delivery.weights)
         return arrived
 
-    def _arrived(self, uploads: Sequence[Upload]) -> Sequence[Upload]:
+    def _receive(self, uploads: Sequence[Upload]) -> Sequence[Upload]:
         if isinstance(uploads, StackedUploads) and self._run.quantization.smashed.lossless:
             for stack in uploads.stacks:
-                self.tally.rows("up", "smashed", stack.clients, Coded.exactly(stack.z), stack.step)
+                self.tally.rows("up", "smashed", stack.clients, SentTensor.sent_exactly(stack.z), stack.step)
                 if not self._has_tail:
                     self.tally.rows("up", "labels", stack.clients, self._end.labels(stack.y), stack.step)
             if self._has_tail:
                 return StackedUploads([stack.without_labels() for stack in uploads.stacks])
             return uploads
-        return [self._one_arrived(upload) for upload in uploads]
+        return [self._receive_one(upload) for upload in uploads]
 
     def _arriving(self, uploads: Iterator[Upload]) -> Iterator[Upload]:
         """Uploads that clients may only make when they are asked for the next one."""
@@ -225,15 +232,15 @@ class LocalWire(Wire):
                 upload = next(uploads, None)
             if upload is None:
                 return
-            yield self._one_arrived(upload)
+            yield self._receive_one(upload)
 
-    def _one_arrived(self, upload: Upload) -> Upload:
+    def _receive_one(self, upload: Upload) -> Upload:
         with self._at_clients():
-            z = self._end.smashed(upload, self.round)
+            z = self._end.code_smashed(upload, self.round)
             self.tally.message("up", "smashed", upload.client, z, upload.step)
         if self._has_tail:
-            return replace(upload.without_labels(), z=z.arrived.decoded)
+            return replace(upload.without_labels(), z=z.transfer.decoded)
         self.tally.message("up", "labels", upload.client, self._end.labels(upload.y), upload.step)
         positions = self._run.quantization.positions
-        padded = positions.padded(z.arrived.decoded, upload.y, positions.padding)
+        padded = positions.pad(z.transfer.decoded, upload.y, positions.padding)
         return Upload(upload.client, upload.step, padded, upload.y)

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from fedsplit.errors import NonFinite
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.recording.ledger import Direction, Kind, Ledger
 
 
-class Sent(Protocol):
+class SentMessage(Protocol):
     """A tensor on its way, `Coded` or announced: bytes of payload, and the rest as in `Traffic`."""
 
     @property
@@ -37,32 +37,34 @@ class Tally:
     On a CPU codecs find them, and `rows` in stacks, which no codec sees.
 
     Args:
-        ledger: where bytes are counted.
-        round: which.
-        looks_later: whether messages are looked at in `settle`: a GPU is not waited for before.
+        ledger: ledger that counts bytes.
+        round: number of the round.
+        looks_later: True to look at messages in `settle`, so that nothing waits for a GPU before.
     """
 
     def __init__(self, ledger: Ledger, round: int, *, looks_later: bool = False) -> None:
         self._ledger, self._round, self._looks_later = ledger, round, looks_later
         self._flags: list[tuple[Kind, int | None, Tensor]] = []
 
-    def message(self, direction: Direction, kind: Kind, client: int, sent: Sent, step: int = 0) -> None:
+    def message(
+        self, direction: Direction, kind: Kind, client: int, sent: SentMessage, step: int = 0
+    ) -> None:
         """Count a message to or from one client, of a local step (0 of weights)."""
         self._flag(kind, client, sent)
         self._add(direction, kind, [client], sent, step=step)
 
-    def broadcast(self, kind: Kind, clients: Sequence[int], sent: Sent, step: int = 0) -> None:
+    def broadcast(self, kind: Kind, clients: Sequence[int], sent: SentMessage, step: int = 0) -> None:
         """Count a message of the server, of a local step, that all of these clients receive as one."""
         self._flag(kind, None, sent)
         self._add("down", kind, clients, sent, step=step, broadcast=True)
 
-    def copies(self, kind: Kind, clients: Sequence[int], sent: Sent) -> None:
+    def copies(self, kind: Kind, clients: Sequence[int], sent: SentMessage) -> None:
         """Count a message of the server that goes to each of these clients."""
         self._flag(kind, None, sent)
         self._add("down", kind, clients, sent, copies=len(clients))
 
     def rows(
-        self, direction: Direction, kind: Kind, clients: Sequence[int], sent: Coded, step: int = 0
+        self, direction: Direction, kind: Kind, clients: Sequence[int], sent: SentTensor, step: int = 0
     ) -> None:
         """Count messages of many clients, a row each, that arrive as they are.
 
@@ -72,19 +74,19 @@ class Tally:
         rows = sent.original
         if self._looks_later:
             for client, row in zip(clients, rows.unbind(), strict=True):
-                self._flag(kind, client, Coded.exactly(row))
+                self._flag(kind, client, SentTensor.sent_exactly(row))
         elif rows.is_floating_point() and not rows.sum().isfinite():
             bad = (~rows.flatten(1).isfinite().all(1)).nonzero().flatten()
             if len(bad):
                 raise NonFinite(kind, clients[int(bad[0])])
         self._add(direction, kind, clients, sent, step=step)
 
-    def observed(self, size: int) -> None:
+    def count_observation(self, size: int) -> None:
         """Count bytes of weights that are looked at and not sent."""
-        self._ledger.add_observed(self._round, size)
+        self._ledger.add_observation(self._round, size)
 
-    def _flag(self, kind: Kind, client: int | None, sent: Sent) -> None:
-        if self._looks_later and isinstance(sent, Coded) and sent.original.is_floating_point():
+    def _flag(self, kind: Kind, client: int | None, sent: SentMessage) -> None:
+        if self._looks_later and isinstance(sent, SentTensor) and sent.original.is_floating_point():
             self._flags.append((kind, client, sent.original.isfinite().all()))
 
     def _add(
@@ -92,7 +94,7 @@ class Tally:
         direction: Direction,
         kind: Kind,
         clients: Sequence[int],
-        sent: Sent,
+        sent: SentMessage,
         *,
         step: int = 0,
         copies: int = 1,

@@ -40,23 +40,24 @@ class RunSetting:
     """Parts of a run that a transport needs.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         engine: answers for clients that are computed in this process.
         sample_counts: training samples of every client.
-        dataset: its data; clients elsewhere are told what they look like.
-        fingerprint: of its data, see `fedsplit.building.data.Data`.
+        dataset: data of the run; clients elsewhere are told their form.
+        fingerprint: fingerprint of its data, see `fedsplit.building.data.Data`.
         quantization: a codec for each kind of message.
-        smashed_shape: of one sample.
-        client_weights: of the client model; what weights look like.
-        head_weights: of the clients' head, likewise; empty where they have none.
-        trunk_shape: of one sample of what clients with a tail are sent; None where their model has none.
-        control_variates: what these look like; empty where clients have none.
+        smashed_shape: shape of one sample.
+        client_weights: weights of the client model, which show the form of weights that travel.
+        head_weights: weights of the clients' head, likewise; empty where they have none.
+        trunk_shape: shape of one sample of what clients with a tail are sent; None where their model has
+            none.
+        control_variates: control variates, which show their form; empty where clients have none.
         probes: seeds that clients answer in a local step; 0 where they answer none.
-        device: where weights are.
-        seed: of what codecs draw.
-        ledger: where bytes are counted.
+        device: device of weights.
+        seed: seed of what codecs draw.
+        ledger: ledger that counts bytes.
         build: makes the same in the process of one client.
-        frozen_digest: of parameters that do not learn, which no message carries.
+        frozen_digest: digest of parameters that do not learn, which no message carries.
     """
 
     config: RunConfig
@@ -83,10 +84,11 @@ class Member:
     """Identity and data of one client, as its process is told them.
 
     Args:
-        client: its number.
+        client: number of the client.
         prepare: makes inputs of this process's data as the run does; raises `UserError` where these are not
             what the run is about.
-        secret: that its noise is made from, and that only its machine knows; None: derived from the seed.
+        secret: secret that its noise is drawn from, and that only its machine knows; None: derived from the
+            seed.
     """
 
     client: int
@@ -102,12 +104,12 @@ class Transport(ABC):
     """Brings clients together with the servers, for one run.
 
     Args:
-        run: which.
+        run: setting of the run.
     """
 
     client_seconds: float = 0.0
     """Seconds spent in clients' verbs; the round loop sets it back."""
-    restored: bool = False
+    has_restored: bool = False
     """True if the servers are again as they were before the round that was interrupted last."""
     downlinks: dict[Part, Downlink]
     """The server's end of the ways that weights take, by part."""
@@ -130,11 +132,11 @@ class Transport(ABC):
         """Summary of network traffic during the last `seconds`, in one line; empty without a network."""
         return ""
 
-    def opened(self, directory: Path) -> AbstractContextManager[object]:
+    def open(self, directory: Path) -> AbstractContextManager[object]:
         """Connect the clients, and disconnect them afterwards.
 
         Args:
-            directory: of the run.
+            directory: directory of the run.
         """
         return nullcontext()
 
@@ -146,9 +148,9 @@ class Transport(ABC):
 
         Args:
             t: the round.
-            clients: its cohort.
-            train: what the algorithm does with a cohort in this round.
-            servers: whose state `train` moves.
+            clients: clients of the round.
+            train: function that does the algorithm's round with a cohort.
+            servers: servers whose state `train` moves.
 
         Raises:
             RunFailed: a client failed, or what it sent is not finite.

@@ -6,13 +6,13 @@ from typing import ClassVar, TypeAlias
 
 from torch import Tensor
 
-from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StackedGradients, Stepped, Upload
-from fedsplit.quant.coded import Coded
+from fedsplit.parties.messages import LocalTraining, LocalWork, Part, StackedGradients, StepResult, Upload
+from fedsplit.quant.coded import SentTensor
 from fedsplit.quant.weights_link import Delivery
 from fedsplit.state.weights import Weights
 from fedsplit.transport.tally import Tally
 
-CodedGradients: TypeAlias = StackedGradients | Iterable[tuple[int, Coded]]
+CodedGradients: TypeAlias = StackedGradients | Iterable[tuple[int, SentTensor]]
 """Cut gradients to each client, encoded when they are read; uncoded stacks where no codec is at work."""
 
 
@@ -22,7 +22,7 @@ class Wire(ABC):
     Everything that comes from clients is given to the tally first, client by client or as stacks.
 
     Args:
-        round: which.
+        round: number of the round.
         tally: counts what comes.
     """
 
@@ -31,7 +31,7 @@ class Wire(ABC):
 
     def __init__(self, round: int, tally: Tally) -> None:
         self.round, self.tally = round, tally
-        self.probed: tuple[int, Collection[int]] = (-1, ())
+        self.probe_step: tuple[int, Collection[int]] = (-1, ())
         """Local step of the last `probe`, and the clients that answered its seeds."""
         self.labels: dict[int, Tensor] = {}
         """Labels by client of the last `forward`, of data that are padded."""
@@ -53,17 +53,24 @@ class Wire(ABC):
         """Deliver the cut gradients of the last `forward`; the clients step."""
 
     @abstractmethod
-    def probe(self, step: int, dz: Iterable[tuple[int, Coded]], seeds: Sequence[int]) -> Mapping[int, Tensor]:
+    def probe(
+        self, step: int, dz: Iterable[tuple[int, SentTensor]], seeds: Sequence[int]
+    ) -> Mapping[int, Tensor]:
         """Deliver the cut gradients of the last `forward` and seeds; slopes as they arrive, by client."""
 
     @abstractmethod
     def move(
-        self, clients: Sequence[int], step: int, seeds: Sequence[int], slopes: Coded, unaware: Collection[int]
+        self,
+        clients: Sequence[int],
+        step: int,
+        seeds: Sequence[int],
+        slopes: SentTensor,
+        unaware: Collection[int],
     ) -> None:
         """Deliver slopes, and seeds to clients that are `unaware` of them; the clients step."""
 
     @abstractmethod
-    def step_tail(self, step: int, h: CodedGradients) -> Stepped:
+    def step_tail(self, step: int, h: CodedGradients) -> StepResult:
         """Deliver outputs of the trunk for the last `forward`; see `Cohort.step_tail`, as replies arrive."""
 
     @abstractmethod
@@ -71,15 +78,15 @@ class Wire(ABC):
         """Let clients train for the local epochs of the round; uploads are as they arrive."""
 
     @abstractmethod
-    def observed(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
-        """Copies of weights as clients have them, see `Cohort.observed`."""
+    def observe(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
+        """Copies of weights as clients have them, see `Cohort.observe`."""
 
     @abstractmethod
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
         """Weights as they arrive, in the order of `clients`, to be read before anything else is asked.
 
         Args:
-            part: of the model.
+            part: part of the model.
             clients: whose.
-            held: what a client sends the difference to, where it sends one.
+            held: weights that a client sends the difference to, where it sends one.
         """

@@ -93,19 +93,19 @@ def test_curve_targets_stand_where_the_mean_first_reaches_them(tmp_path: Path) -
         accuracy = np.mean([rows["test_accuracy"] for rows in both], axis=0)
         load = np.mean([rows["load"] for rows in both], axis=0) / 1e6
         first = np.flatnonzero(accuracy >= 0.6)[0]
-        assert line.reached == (pytest.approx(load[first], rel=1e-12), None)
+        assert line.first_x == (pytest.approx(load[first], rel=1e-12), None)
     drawn = axes_of(figure.draw(lines))
     upright = {tuple(each.get_xdata()) for each in drawn.get_lines() if len(set(each.get_xdata())) == 1}
-    assert upright == {(line.reached[0],) * 2 for line in lines}
+    assert upright == {(line.first_x[0],) * 2 for line in lines}
     assert sorted(float(text.get_text()) for text in drawn.texts) == sorted(
-        round(line.reached[0], 2) for line in lines
+        round(line.first_x[0], 2) for line in lines
     )
     boxes = [text.get_window_extent() for text in drawn.texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
 
 
 def test_curve_of_a_loss_reaches_a_target_from_above() -> None:
-    assert Curve(y="test_loss")._reached((1.0, 2.0, 3.0), (0.9, 0.5, 0.4), 0.5) == 2.0
+    assert Curve(y="test_loss")._first_x((1.0, 2.0, 3.0), (0.9, 0.5, 0.4), 0.5) == 2.0
 
 
 def test_curves_by_another_key_have_its_colours_and_dashes_for_the_rest(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def shown(table: Table, key: str) -> list[str]:
     place = [each.key for each in table.columns].index(key)
     cells = [cells[place] for _, cells in table.lines()]
     return [
-        " ".join(filter(None, ["*" * c.best + c.mean, c.spread and f"± {c.spread}", c.reached]))
+        " ".join(filter(None, ["*" * c.best + c.mean, c.spread and f"± {c.spread}", c.share_at_target]))
         for c in cells
     ]
 

@@ -13,7 +13,7 @@ from fedsplit.cli.run import main
 from fedsplit.config.choices import names_of
 from fedsplit.config.settings import CodecChoice
 from fedsplit.privacy.defence import Defence
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.tasks.attack.attack import Attack
 from fedsplit.tasks.attack.channel import FULL, CodedChannel
 from fedsplit.tasks.attack.victim import AttackedRun
@@ -189,7 +189,7 @@ def test_channel_delivers_what_its_codec_decodes_with_the_noise_and_bytes_that_a
         codec = codec_at_cut(CodecChoice.of(name, node), (16, 4, 4), lambda: (16, 4, 4))
         channel = CodedChannel(name, "none", FULL, False, Defence(), codec, codec)
         delivered = channel.deliver(x, x, seed=5)
-        counted = Coded(x, codec.transmit(x, seed=5))
+        counted = SentTensor(x, codec.transmit(x, seed=5))
         assert float((delivered.z - x).square().mean()) == pytest.approx(
             float(counted.noise) / x.numel(), rel=1e-5
         )

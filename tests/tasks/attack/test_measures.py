@@ -10,7 +10,7 @@ from fedsplit.tasks.attack.measures import (
     SampleMean,
     distance_correlation,
     psnr,
-    reidentified,
+    reidentify,
     ssim,
     ssim_window,
 )
@@ -71,9 +71,9 @@ def test_reidentified_images_are_those_nearest_to_their_own_original_whatever_th
     mean = images.mean(0)
     faint = mean + 0.01 * (images - mean)
     exchanged = faint[[1, 0, 2, 3, 4, 5]]
-    assert reidentified(images, faint).all()
-    assert reidentified(images, exchanged).tolist() == [False, False, True, True, True, True]
-    assert not reidentified(images, mean.expand_as(images)).any()
+    assert reidentify(images, faint).all()
+    assert reidentify(images, exchanged).tolist() == [False, False, True, True, True, True]
+    assert not reidentify(images, mean.expand_as(images)).any()
 
 
 def test_distance_correlation_of_a_rotated_scaled_and_shifted_sample_is_one() -> None:

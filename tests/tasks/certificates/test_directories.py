@@ -13,7 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedsplit.errors import UserError
 from fedsplit.tasks.certificates import directories
-from fedsplit.tasks.certificates.directories import Authority, Made, make_certificates
+from fedsplit.tasks.certificates.directories import Authority, CertificateDirectories, make_certificates
 from fedsplit.transport.grpc.protocol.tls import Tls
 
 FILES = {"certificate.pem", "key.pem", "ca.pem"}
@@ -28,7 +28,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
-def make(out: Path, *, hosts: list[str] = HOSTS, clients: int = 2, days: int = 30) -> Made:
+def make(out: Path, *, hosts: list[str] = HOSTS, clients: int = 2, days: int = 30) -> CertificateDirectories:
     return make_certificates(out, hosts=hosts, clients=clients, days=days)
 
 
@@ -37,7 +37,9 @@ def test_certificate_directories_suffice_for_a_machine_and_only_the_owner_can_re
 ) -> None:
     before = os.umask(0)
     try:
-        assert make(tmp_path / "a/certs") == Made(["ca", "server", "client-0", "client-1"], [])
+        assert make(tmp_path / "a/certs") == CertificateDirectories(
+            ["ca", "server", "client-0", "client-1"], []
+        )
     finally:
         os.umask(before)
     out = tmp_path / "a/certs"
@@ -98,14 +100,14 @@ def test_making_certificates_again_adds_what_is_missing_and_changes_nothing(tmp_
     make(tmp_path)
     before = contents(tmp_path)
     made = make(tmp_path, hosts=[*reversed(HOSTS), HOSTS[0]], clients=4)
-    assert made == Made(["client-2", "client-3"], ["ca", "server", "client-0", "client-1"])
+    assert made == CertificateDirectories(["client-2", "client-3"], ["ca", "server", "client-0", "client-1"])
     after = contents(tmp_path)
     assert {name: after[name] for name in before} == before
     assert len(after) == len(before) + 2 * 3
     assert {after[name] for name in after if name.endswith("/ca.pem")} == {before["ca/certificate.pem"]}
     certificate(tmp_path / "client-3").verify_directly_issued_by(certificate(tmp_path / "ca"))
     shutil.rmtree(tmp_path / "server")
-    assert make(tmp_path, hosts=["other.example"], clients=0) == Made(["server"], ["ca"])
+    assert make(tmp_path, hosts=["other.example"], clients=0) == CertificateDirectories(["server"], ["ca"])
     assert contents(tmp_path)["server/key.pem"] != before["server/key.pem"]
 
 
@@ -114,7 +116,7 @@ def test_key_of_the_authority_is_needed_only_to_add_certificates(tmp_path: Path)
     offline = tmp_path / "offline"
     (tmp_path / "ca/key.pem").rename(offline)
     before = contents(tmp_path)
-    assert make(tmp_path) == Made([], ["ca", "server", "client-0", "client-1"])
+    assert make(tmp_path) == CertificateDirectories([], ["ca", "server", "client-0", "client-1"])
     with pytest.raises(UserError) as told:
         make(tmp_path, clients=3)
     assert str(told.value) == (
@@ -148,7 +150,7 @@ def test_making_certificates_interrupted_leaves_no_half_made_directory(
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == whole
-    assert make(tmp_path).kept == whole
+    assert make(tmp_path).existing == whole
     for name in ("server", "client-0", "client-1"):
         Tls.read(tmp_path / name)
 

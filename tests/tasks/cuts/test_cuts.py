@@ -285,7 +285,7 @@ def test_table_of_cuts_changes_nothing_that_it_looks_at(configured: Configure) -
     assert torch.equal(torch.get_rng_state(), draws)
     assert config.task.build(CutTable).costs(parts) == one
     with pytest.raises(UserError, match="plot"):
-        config.changed({"task.plot": "x.txt"}).task.build(CutTable)
+        config.with_changes({"task.plot": "x.txt"}).task.build(CutTable)
 
 
 PUBLISHED = {

@@ -29,9 +29,9 @@ class Dirichlet(Distribution):
     Args:
         alpha: concentration; small is skewed, large is even.
         min_samples: fewest samples a client may get.
-        attempts: how often to draw before clients are given what they lack.
-        self_balancing: of the classes that are divided after a client has its even share of all samples,
-            it gets none (M. Yurochkin et al., "Bayesian Nonparametric Federated Learning of Neural
+        attempts: number of draws before clients are given what they lack.
+        self_balancing: True to give a client none of the classes that are divided after it has its even
+            share of all samples (M. Yurochkin et al., "Bayesian Nonparametric Federated Learning of Neural
             Networks", 2019).
     """
 
@@ -55,13 +55,13 @@ class Dirichlet(Distribution):
             samples, clients = self._draw(labels, num_clients, draw)
             short = int((np.bincount(clients, minlength=num_clients) < self.min_samples).sum())
             if not short:
-                return Pieces.grouped(samples, clients, num_clients)
+                return Pieces.group(samples, clients, num_clients)
             all_short += short
             if _is_hopeless(all_short, attempt + 1):
                 break
         samples, clients = self._draw(labels, num_clients, numpy_generator(seed, "distribution", step=0))
         clients = self._filled_up(clients, num_clients, numpy_generator(seed, "filling up"))
-        return Pieces.grouped(samples, clients, num_clients)
+        return Pieces.group(samples, clients, num_clients)
 
     def _draw(
         self, labels: np.ndarray, num_clients: int, draw: np.random.Generator

@@ -31,8 +31,8 @@ class Distribution(ABC):
 
         Args:
             labels: class of each sample, `(n,)`; its owner, where `by_owner`.
-            num_clients: at most `n`, unless clients share samples.
-            seed: of the run; the same seed gives the same division.
+            num_clients: number of clients; at most `n`, unless clients share samples.
+            seed: seed of the run; the same seed gives the same division.
 
         Raises:
             UserError: the division asked for is not possible with these labels.

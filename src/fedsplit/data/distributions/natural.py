@@ -31,4 +31,4 @@ class Natural(Distribution):
             client_of[owner] = int(held.argmin())
             held[client_of[owner]] += sizes[owner]
         by_sample = client_of[np.searchsorted(owners, labels)]
-        return Pieces.grouped(np.arange(len(labels)), by_sample, num_clients)
+        return Pieces.group(np.arange(len(labels)), by_sample, num_clients)

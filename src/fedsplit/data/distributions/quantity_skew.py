@@ -15,7 +15,7 @@ class QuantitySkew(Distribution):
 
     Args:
         exponent: 0 is even; 1 is Zipf's law.
-        min_samples: that every client has before the rest is divided.
+        min_samples: samples that every client has before the rest is divided.
     """
 
     def __init__(self, *, exponent: NonNegativeFloat, min_samples: PositiveInt) -> None:

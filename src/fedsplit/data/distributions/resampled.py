@@ -17,7 +17,7 @@ class Resampled(Distribution):
     Source: the bootstrap of B. Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979.
 
     Args:
-        samples_per_client: that a client draws; the same one may come more than once.
+        samples_per_client: samples that a client draws; the same one may come more than once.
     """
 
     shares_samples = True

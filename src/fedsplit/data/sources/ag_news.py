@@ -8,7 +8,7 @@ from typing_extensions import override
 from fedsplit.data.classified_source import ClassifiedSource
 from fedsplit.data.text_files import reading, rows
 from fedsplit.data.text_source import Passage
-from fedsplit.files.bounded import Damaged
+from fedsplit.files.bounded import Damage
 
 _TOPICS = ("World", "Sports", "Business", "Sci/Tech")
 _LAYOUT = (
@@ -39,6 +39,6 @@ def _passages(path: Path) -> list[Passage]:
     found = []
     for number, row in enumerate(rows(path), 1):
         if len(row) != 3 or row[0] not in ("1", "2", "3", "4"):
-            raise Damaged(f"row {number} of {path.name} must be class, title and description")
+            raise Damage(f"row {number} of {path.name} must be class, title and description")
         found.append(Passage(text=f"{row[1]} {row[2]}", stratum=_TOPICS[int(row[0]) - 1]))
     return found

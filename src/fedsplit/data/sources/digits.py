@@ -24,14 +24,14 @@ class Digits(ImageSource):
     @override
     def read(self) -> tuple[Images, Images]:
         """1,438 training and 359 test images, pixels 0 to 16, the same for every seed."""
-        pixels, labels = _bundled()
+        pixels, labels = _load_bundle()
         order = torch.from_numpy(np.random.RandomState(0).permutation(len(labels)))
         test, train = order[: len(order) // 5], order[len(order) // 5 :]
         return Images(pixels[train], labels[train]), Images(pixels[test], labels[test])
 
 
 @cache  # reading the file takes as long as a round
-def _bundled() -> tuple[Tensor, Tensor]:
+def _load_bundle() -> tuple[Tensor, Tensor]:
     """Pixels `(1797, 8, 8, 1)`, 0 to 16, and labels of all images."""
     # scikit-learn's own reader costs a second of imports
     file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")

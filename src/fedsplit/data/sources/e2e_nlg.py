@@ -26,7 +26,7 @@ class E2eNlg(LanguageSource):
     SIGDIAL 2017.
 
     Args:
-        strata: what divisions go by: the `name` of the restaurant, or all of it, `mr`.
+        strata: strata that divisions go by: the `name` of the restaurant, or all of it, `mr`.
     """
 
     strata: Literal["name", "mr"] = "name"

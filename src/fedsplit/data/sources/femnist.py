@@ -13,9 +13,9 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedsplit.data.decoding import load_or_make
-from fedsplit.data.image_source import ImageSource, Published
+from fedsplit.data.image_source import ImageSource, PublishedSizes
 from fedsplit.data.images import Images
-from fedsplit.data.sources.torchvision_images import images_of, published
+from fedsplit.data.sources.torchvision_images import images_of, read_published
 from fedsplit.errors import UserError
 from fedsplit.files.paths import user_path
 
@@ -44,9 +44,9 @@ class Femnist(ImageSource):
     download: bool
 
     @override
-    def published(self) -> Published:
-        """Published sizes of EMNIST; see `ImageSource.published`."""
-        return Published(697_932, _SIDE, 1, len(_CLASSES))
+    def published_sizes(self) -> PublishedSizes:
+        """Published sizes of EMNIST; see `ImageSource.published_sizes`."""
+        return PublishedSizes(697_932, _SIDE, 1, len(_CLASSES))
 
     @override
     def read(self) -> tuple[Images, Images]:
@@ -68,7 +68,7 @@ class Femnist(ImageSource):
         return user_path(self.root, "dataset.root") / "femnist"
 
     def _emnist(self, *, train: bool) -> Images:
-        found = published(
+        found = read_published(
             "femnist",
             self.root,
             self.download,
@@ -77,17 +77,17 @@ class Femnist(ImageSource):
         return images_of(found.data, found.targets)
 
     def _of_writers(self, split: str, files: list[Path]) -> Images:
-        def parsed() -> Mapping[str, Tensor]:
+        def parse() -> Mapping[str, Tensor]:
             writers: dict[str, int] = {}
-            parts = [self._parsed(file, writers) for file in files]
+            parts = [self._parse(file, writers) for file in files]
             return {
                 name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]
             }
 
-        tensors = load_or_make(self._folder, split, files, "LEAF", make=parsed, fits=_are_of_writers)
+        tensors = load_or_make(self._folder, split, files, "LEAF", make=parse, fits=_are_of_writers)
         return Images(tensors["pixels"], tensors["labels"], tensors["owners"])
 
-    def _parsed(self, file: Path, writers: dict[str, int]) -> dict[str, np.ndarray]:
+    def _parse(self, file: Path, writers: dict[str, int]) -> dict[str, np.ndarray]:
         """One file as arrays; `writers` numbers them in the order in which they come."""
         try:
             content: Any = json.loads(file.read_text("utf-8"))

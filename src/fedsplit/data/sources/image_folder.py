@@ -50,7 +50,7 @@ class ImageFolder(ImageFiles):
             raise UserError("dataset.root", self.root, f"train/{classes[min(missing)]} holds no image")
         for split, found in (("train", train), (self.test_split, test)):
             if not found and (split == "train" or self.classes is None):
-                raise self.misplaced(f"{split}/<class>/ holds no image{self._instead(split)}")
+                raise self.misplaced_error(f"{split}/<class>/ holds no image{self._instead(split)}")
         return train, test
 
     def _instead(self, split: str) -> str:
@@ -65,7 +65,9 @@ class ImageFolder(ImageFiles):
         train = self.folder / "train"
         if not train.is_dir():
             lacks = "has no folder train" if self.folder.is_dir() else "is no folder"
-            raise self.misplaced(f"{lacks}; wanted are train/<class>/* and {self.test_split}/<class>/* in it")
+            raise self.misplaced_error(
+                f"{lacks}; wanted are train/<class>/* and {self.test_split}/<class>/* in it"
+            )
         for name in self.classes or ():  # they may come over the network
             if not name or name != Path(name).name or name.startswith(".") or "\0" in name:
                 raise UserError("dataset.classes", name, "must be the name of a folder, not a path")

@@ -9,7 +9,7 @@ from typing_extensions import override
 from fedsplit.data.language_source import LanguageSource
 from fedsplit.data.text_files import lines, reading
 from fedsplit.data.text_source import Passage
-from fedsplit.files.bounded import Damaged
+from fedsplit.files.bounded import Damage
 
 _KEYS = {"context", "completion", "stratum", "owner"}
 _LAYOUT = (
@@ -31,7 +31,7 @@ class Jsonl(LanguageSource):
         with reading(self.root, _LAYOUT) as folder:
             train, test = (_passages(folder / f"{split}.jsonl") for split in ("train", "test"))
             if len({each.owner is None for each in train}) == 2:
-                raise Damaged('train.jsonl has lines with "owner" and lines without')
+                raise Damage('train.jsonl has lines with "owner" and lines without')
         return train, test
 
 
@@ -43,7 +43,7 @@ def _passages(path: Path) -> list[Passage]:
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise Damaged(f"line {number} of {path.name} is no JSON") from error
+            raise Damage(f"line {number} of {path.name} is no JSON") from error
         if not (
             isinstance(entry, dict)
             and "completion" in entry
@@ -51,7 +51,7 @@ def _passages(path: Path) -> list[Passage]:
             and all(isinstance(each, str) for each in entry.values())
         ):
             keys = ", ".join(sorted(_KEYS))
-            raise Damaged(f"line {number} of {path.name} must hold texts by {keys}, at least completion")
+            raise Damage(f"line {number} of {path.name} must hold texts by {keys}, at least completion")
         context = entry.get("context", "")
         found.append(
             Passage(

@@ -9,7 +9,7 @@ from typing_extensions import override
 from fedsplit.data.language_source import LanguageSource
 from fedsplit.data.text_files import json_file, reading
 from fedsplit.data.text_source import Passage
-from fedsplit.files.bounded import Damaged
+from fedsplit.files.bounded import Damage
 
 _LAYOUT = (
     "shakespeare/train/*.json and shakespeare/test/*.json, as preprocess.sh of "
@@ -52,5 +52,5 @@ def _in(file: Path) -> list[Passage]:
             raise ValueError
     except (ValueError, KeyError, TypeError) as error:
         message = "must be JSON of LEAF: users, and user_data with x and y, texts"
-        raise Damaged(f"{file.name} {message}") from error
+        raise Damage(f"{file.name} {message}") from error
     return [Passage(context=x, text=y, group=role, stratum=role, owner=role) for role, x, y in samples]

@@ -8,7 +8,7 @@ from typing_extensions import override
 from fedsplit.data.classified_source import ClassifiedSource
 from fedsplit.data.text_files import columns, reading
 from fedsplit.data.text_source import Passage
-from fedsplit.files.bounded import Damaged
+from fedsplit.files.bounded import Damage
 
 _CLASSES = ("negative", "positive")
 _LAYOUT = (
@@ -39,5 +39,5 @@ def _passages(path: Path) -> list[Passage]:
     found = columns(path, ("sentence", "label"), tabs=True)
     for number, (_, label) in enumerate(found, 2):
         if label not in ("0", "1"):
-            raise Damaged(f"row {number} of {path.name} must have label 0 or 1")
+            raise Damage(f"row {number} of {path.name} must have label 0 or 1")
     return [Passage(text=sentence, stratum=_CLASSES[int(label)]) for sentence, label in found]

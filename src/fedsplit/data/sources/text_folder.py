@@ -8,7 +8,7 @@ from typing_extensions import override
 from fedsplit.data.classified_source import ClassifiedSource
 from fedsplit.data.text_files import reading, whole_text
 from fedsplit.data.text_source import Passage
-from fedsplit.files.bounded import Damaged
+from fedsplit.files.bounded import Damage
 
 _LAYOUT = "train/<class>/*.txt and test/<class>/*.txt"
 
@@ -30,7 +30,7 @@ class TextFolder(ClassifiedSource):
         with reading(self.root, _LAYOUT) as folder:
             train, test = (_passages(folder / split) for split in ("train", "test"))
             if surplus := {each.stratum for each in test} - {each.stratum for each in train}:
-                raise Damaged(f"train/{min(surplus)} holds no text, and test/{min(surplus)} does")
+                raise Damage(f"train/{min(surplus)} holds no text, and test/{min(surplus)} does")
         return train, test
 
 

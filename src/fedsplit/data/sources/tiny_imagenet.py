@@ -31,7 +31,7 @@ class TinyImageNet(ImageFiles):
         for wnid, label in labels.items():
             of_class = images_in(self.folder / "train" / wnid / "images")
             if not of_class:
-                raise self.misplaced(f"train/{wnid}/images/ holds no image")
+                raise self.misplaced_error(f"train/{wnid}/images/ holds no image")
             train += [(file, label) for file in of_class]
         return train, self._validation(labels)
 
@@ -52,18 +52,20 @@ class TinyImageNet(ImageFiles):
         for line in self._lines("val/val_annotations.txt", message):
             name, wnid, *_ = [*line.split("\t"), ""]
             if wnid not in labels:
-                raise self.misplaced(
+                raise self.misplaced_error(
                     f"val/val_annotations.txt names a class {wnid!r} that wnids.txt does not"
                 )
             if name not in there:
-                raise self.misplaced(f"val/images/ must hold {name!r}, which val/val_annotations.txt names")
+                raise self.misplaced_error(
+                    f"val/images/ must hold {name!r}, which val/val_annotations.txt names"
+                )
             found.append((there[name], labels[wnid]))
         if not found:
-            raise self.misplaced(message)
+            raise self.misplaced_error(message)
         return sorted(found)
 
     def _lines(self, name: str, message: str) -> list[str]:
         try:
             return (self.folder / name).read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise self.misplaced(message) from error
+            raise self.misplaced_error(message) from error

@@ -8,7 +8,7 @@ import numpy as np
 from typing_extensions import override
 
 from fedsplit.data.image_files import ImageFiles, Listed
-from fedsplit.data.sources.torchvision_images import published
+from fedsplit.data.sources.torchvision_images import read_published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Imagenette(ImageFiles):
 
     Args:
         download: fetch the files when they are not there.
-        size: of the published files: the shorter side of an image, or as in ImageNet.
+        size: size of the published files: the shorter side of an image, or as in ImageNet.
     """
 
     published_train: ClassVar[int | None] = 9_469
@@ -38,7 +38,7 @@ class Imagenette(ImageFiles):
         return self._list_files("train")[1]
 
     def _list_files(self, split: str) -> tuple[Listed, tuple[str, ...]]:
-        found = published(
+        found = read_published(
             "imagenette",
             self.root,
             self.download,
@@ -83,7 +83,7 @@ class EuroSat(ImageFiles):
         return self._list_files()[1]
 
     def _list_files(self) -> tuple[Listed, tuple[str, ...]]:
-        found = published(
+        found = read_published(
             "eurosat",
             self.root,
             self.download,

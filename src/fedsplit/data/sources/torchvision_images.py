@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from typing_extensions import override
 
-from fedsplit.data.image_source import ImageSource, Published
+from fedsplit.data.image_source import ImageSource, PublishedSizes
 from fedsplit.data.images import Images
 from fedsplit.data.sources.origins import AS_THEY_ARE, ORIGINS
 from fedsplit.errors import UserError, first_line
@@ -24,11 +24,11 @@ _READERS = {
     "fashion_mnist": "FashionMNIST",
 }
 _PUBLISHED = {
-    "cifar10": Published(50_000, 32, 3, 10),
-    "cifar100": Published(50_000, 32, 3, 100),
-    "mnist": Published(60_000, 28, 1, 10),
-    "fashion_mnist": Published(60_000, 28, 1, 10),
-    "svhn": Published(73_257, 32, 3, 10),
+    "cifar10": PublishedSizes(50_000, 32, 3, 10),
+    "cifar100": PublishedSizes(50_000, 32, 3, 100),
+    "mnist": PublishedSizes(60_000, 28, 1, 10),
+    "fashion_mnist": PublishedSizes(60_000, 28, 1, 10),
+    "svhn": PublishedSizes(73_257, 32, 3, 10),
 }
 
 
@@ -46,7 +46,7 @@ class TorchvisionImages(ImageSource):
     download: bool
 
     @override
-    def published(self) -> Published:
+    def published_sizes(self) -> PublishedSizes:
         return _PUBLISHED[self.name]
 
     @override
@@ -60,7 +60,7 @@ class TorchvisionImages(ImageSource):
             of_name = getattr(datasets, _READERS[self.name])
             return of_name(self.root, train=split == "train", download=self.download)
 
-        found = published(self.name, self.root, self.download, reader)
+        found = read_published(self.name, self.root, self.download, reader)
         if self.name == "svhn":
             return images_of(np.ascontiguousarray(found.data.transpose(0, 2, 3, 1)), found.labels)
         return images_of(found.data, found.targets)
@@ -73,13 +73,13 @@ def images_of(pixels: Any, labels: Any) -> Images:
     return Images(with_channels, torch.as_tensor(np.asarray(labels), dtype=torch.int64))
 
 
-def published(name: str, root: str, download: bool, reader: Callable[[ModuleType], Any]) -> Any:
+def read_published(name: str, root: str, download: bool, reader: Callable[[ModuleType], Any]) -> Any:
     """Images that a reader of torchvision finds in `root`, or downloads to it.
 
     Args:
-        name: of the dataset, for errors.
+        name: name of the dataset, for errors.
         root: the folder; where a download fails that made it, it is removed.
-        reader: from `torchvision.datasets`.
+        reader: reader from `torchvision.datasets`.
 
     Raises:
         UserError: files are missing or damaged, or their download failed.

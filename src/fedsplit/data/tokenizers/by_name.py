@@ -7,7 +7,7 @@ from fedsplit.data.tokenizers.characters import Characters
 from fedsplit.data.tokenizers.tokenizer import Tokenizer
 from fedsplit.data.tokenizers.utf8_bytes import Utf8Bytes
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import Damaged
+from fedsplit.files.bounded import Damage
 from fedsplit.files.paths import user_path
 from fedsplit.machine.extras import extra
 
@@ -24,7 +24,7 @@ def build_tokenizer(
     """A tokenizer by name.
 
     Args:
-        name: what it is made of: the training split (`bpe`, `characters`), nothing (`bytes`), or files.
+        name: source of the tokenizer: the training split (`bpe`, `characters`), nothing (`bytes`), or files.
         place: folder with the files, for `gpt2` and `files`; or for the latter a GGUF file.
         vocabulary: tokens of `bpe`.
         texts: the training split, for `characters` and `bpe`.
@@ -58,5 +58,5 @@ def build_tokenizer(
         return files.gpt2_tokenizer(path) if name == "gpt2" else files.tokenizer_of(path)
     except OSError as error:
         raise UserError(key, place, f"cannot be read ({error.strerror}): {error.filename}") from error
-    except Damaged as error:
+    except Damage as error:
         raise UserError(key, place, str(error)) from error

@@ -11,7 +11,7 @@ import tokenizers
 
 from fedsplit.data.tokenizers.subwords import END, Subwords, byte_pairs
 from fedsplit.errors import first_line
-from fedsplit.files.bounded import MIB, Damaged, json_in, text
+from fedsplit.files.bounded import MIB, Damage, json_in, text
 
 _LARGEST_FILE = 64 * MIB
 """Most bytes of a tokenizer's file; Gemma's, with 256,000 tokens, has 33 MiB."""
@@ -31,7 +31,7 @@ def tokenizer_of(folder: Path) -> Subwords:
         Damaged: a file is not as it must be, or there is none.
     """
     if (folder / "tokenizer.json").is_file():
-        return _described(folder)
+        return _build(folder)
     return gpt2_tokenizer(folder)
 
 
@@ -43,30 +43,30 @@ def gpt2_tokenizer(folder: Path) -> Subwords:
     if pairs and pairs[0][0] == "#version:":
         del pairs[0]
     if END not in vocabulary or any(len(pair) != 2 for pair in pairs):
-        raise Damaged(f"vocab.json must have {END}, and merges.txt two tokens a line")
+        raise Damage(f"vocab.json must have {END}, and merges.txt two tokens a line")
     try:
         inner = byte_pairs(vocabulary, [(first, second) for first, second in pairs])
     except Exception as error:  # the package raises no other
-        raise Damaged(f"vocab.json and merges.txt do not go together ({first_line(error)})") from error
+        raise Damage(f"vocab.json and merges.txt do not go together ({first_line(error)})") from error
     inner.add_special_tokens([END])
     return Subwords(inner, END, END)
 
 
-def _described(folder: Path) -> Subwords:
+def _build(folder: Path) -> Subwords:
     """Tokenizer of `tokenizer.json`; `tokenizer_config.json`, where it is, names the token of an end."""
     path = folder / "tokenizer.json"
     described = json_in(path, _LARGEST_FILE)
     if _FAILING in _types(described):
-        raise Damaged(f"{path.name} has a part of type {_FAILING}, which is not read here")
+        raise Damage(f"{path.name} has a part of type {_FAILING}, which is not read here")
     try:
         inner = tokenizers.Tokenizer.from_str(text(path, _LARGEST_FILE))
         vocabulary = inner.get_vocab(with_added_tokens=True)
     except Exception as error:  # the package raises no other
-        raise Damaged(f"{path.name} is no tokenizer ({first_line(error)})") from error
+        raise Damage(f"{path.name} is no tokenizer ({first_line(error)})") from error
     check_ids(path.name, vocabulary)
     ends = [each for each in (_end_in(folder / "tokenizer_config.json"), *_ENDS) if each in vocabulary]
     if not ends:
-        raise Damaged(f"{path.name} has no token that ends a text, and tokenizer_config.json no eos_token")
+        raise Damage(f"{path.name} has no token that ends a text, and tokenizer_config.json no eos_token")
     separators = [each for each in _SEPARATORS if each in vocabulary]
     return Subwords(inner, ends[0], (separators or ends)[0])
 
@@ -98,7 +98,7 @@ def check_ids(name: str, vocabulary: object) -> None:
         Damaged: it is none.
     """
     if not isinstance(vocabulary, dict) or not vocabulary:
-        raise Damaged(f"{name} must hold ids by token")
+        raise Damage(f"{name} must hold ids by token")
     for each in vocabulary.values():
         if not isinstance(each, int) or isinstance(each, bool) or not 0 <= each < _MOST_TOKENS:
-            raise Damaged(f"{name} must hold ids from 0 to below {_MOST_TOKENS}")
+            raise Damage(f"{name} must hold ids from 0 to below {_MOST_TOKENS}")

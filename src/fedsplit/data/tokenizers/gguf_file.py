@@ -9,7 +9,7 @@ from tokenizers import pre_tokenizers
 from fedsplit.data.tokenizers.files import check_ids
 from fedsplit.data.tokenizers.subwords import Subwords, byte_pairs
 from fedsplit.errors import first_line
-from fedsplit.files.bounded import Damaged
+from fedsplit.files.bounded import Damage
 
 _SPLIT_DIGITS = {"smollm": True, "gpt-2": False, "default": False}
 """Supported values of `tokenizer.ggml.pre`; True where each digit is a token of its own."""
@@ -27,7 +27,7 @@ def gguf_tokenizer(path: Path) -> Subwords:
     except OSError:
         raise
     except Exception as error:  # whatever the package stumbles on in damaged files
-        raise Damaged(f"{path.name} is no GGUF file ({first_line(error)})") from error
+        raise Damage(f"{path.name} is no GGUF file ({first_line(error)})") from error
 
     def read_field(name: str, otherwise: Any = None) -> Any:
         field = reader.get_field(f"tokenizer.ggml.{name}")
@@ -35,7 +35,7 @@ def gguf_tokenizer(path: Path) -> Subwords:
 
     kind, way = read_field("model"), read_field("pre", "default")
     if kind != "gpt2" or way not in _SPLIT_DIGITS:
-        raise Damaged(f"{path.name} has a tokenizer of kind {kind}, {way}, which is not read here")
+        raise Damage(f"{path.name} has a tokenizer of kind {kind}, {way}, which is not read here")
     try:
         tokens, end = read_field("tokens"), read_field("eos_token_id")
         vocabulary = {token: number for number, token in enumerate(tokens)}
@@ -48,7 +48,7 @@ def gguf_tokenizer(path: Path) -> Subwords:
             digits = pre_tokenizers.Digits(individual_digits=True)
             inner.pre_tokenizer = pre_tokenizers.Sequence([digits, inner.pre_tokenizer])
         return Subwords(inner, tokens[end], tokens[end])
-    except Damaged:
+    except Damage:
         raise
     except Exception as error:  # whatever the package stumbles on, or what is not there
-        raise Damaged(f"{path.name} has a damaged tokenizer ({first_line(error)})") from error
+        raise Damage(f"{path.name} has a damaged tokenizer ({first_line(error)})") from error

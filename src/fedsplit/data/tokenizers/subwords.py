@@ -22,7 +22,7 @@ class Subwords(Tokenizer):
     """A tokenizer of the package `tokenizers`.
 
     Args:
-        inner: what it is called with.
+        inner: arguments of the inner tokenizer.
         end: a token of its vocabulary.
         separator: another, or the same.
     """

@@ -19,7 +19,7 @@ class SmashedData:
 
     Args:
         values: `(n, ...)`; floating-point numbers, or codes of 8 bits (int8 or uint8).
-        scale: of codes, one for all; None where values are no codes.
+        scale: scale of codes, one for all; None where values are no codes.
     """
 
     values: Tensor
@@ -37,7 +37,7 @@ class SmashedData:
         return values if self.scale is None else (values - self.zero_point) * self.scale
 
 
-class Deployed(ABC):
+class DeployedModel(ABC):
     """A client model that can run, be saved and be loaded.
 
     Saved and loaded in another process, it gives the same bits. Nothing that is loaded is unpickled.
@@ -114,7 +114,7 @@ class Backend(ABC):
         """
 
     @abstractmethod
-    def convert(self) -> Deployed:
+    def convert(self) -> DeployedModel:
         """The model as a device runs it.
 
         Raises:

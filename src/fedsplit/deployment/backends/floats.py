@@ -11,13 +11,13 @@ from typing_extensions import override
 
 from fedsplit.computing.model_state import compute_format
 from fedsplit.deployment import storage
-from fedsplit.deployment.backends.backend import Backend, Build, Deployed, SmashedData
+from fedsplit.deployment.backends.backend import Backend, Build, DeployedModel, SmashedData
 
 _FILE = "client.safetensors"
 _TYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
-class Floats(Deployed):
+class Floats(DeployedModel):
     """A module in evaluation mode, taken over, of 32 or 16 bits, run by torch operation by operation."""
 
     def __init__(self, module: nn.Module, dtype: torch.dtype) -> None:
@@ -56,5 +56,5 @@ class FloatBackend(Backend):
         self._module = copy.deepcopy(module)
 
     @override
-    def convert(self) -> Deployed:
+    def convert(self) -> DeployedModel:
         return Floats(self._module, self._dtype)

@@ -29,7 +29,7 @@ from fedsplit.deployment.backends.graph_step import (
     flat,
     is_whole,
     name_of,
-    written,
+    to_json,
 )
 from fedsplit.errors import first_line
 
@@ -46,7 +46,7 @@ class OperationGraph(nn.Module):
     One of the steps is the input. Tensors that operations need are buffers of this module.
 
     Args:
-        tensors: by number.
+        tensors: tensors by their numbers.
         steps: the input, tensors and operations, each before what needs it.
         output: number of the step whose result is the output.
 
@@ -62,14 +62,14 @@ class OperationGraph(nn.Module):
         for number, tensor in enumerate(tensors):
             self.register_buffer(f"t{number}", tensor)
         for number, step in enumerate(steps):
-            self._steps.append(self._parsed(number, step))
+            self._steps.append(self._parse(number, step))
         if self._steps.count(None) != 1:
             raise ValueError("it has not one input")
         if not 0 <= output < len(steps):
             raise ValueError(f"there is no step {output}")
         self._free_early()
 
-    def _parsed(self, number: int, step: list[Argument]) -> GraphStep | str | None:
+    def _parse(self, number: int, step: list[Argument]) -> GraphStep | str | None:
         kind, *rest = step
         if kind == "input":
             return None
@@ -81,7 +81,7 @@ class OperationGraph(nn.Module):
         arguments, named = rest
         if not isinstance(arguments, list) or not isinstance(named, dict):
             raise ValueError(f"{kind}: arguments are a list and an object")
-        return GraphStep.parsed(kind, arguments, named, number)
+        return GraphStep.parse(kind, arguments, named, number)
 
     def _free_early(self) -> None:
         """Note where the result of each step is needed last."""
@@ -159,8 +159,8 @@ class OperationGraph(nn.Module):
                 steps.append(["tensor", len(tensors)])
                 tensors.append(operator.attrgetter(str(node.target))(module).detach())
             elif node.op == "call_function":
-                named = {name: written(value, numbers) for name, value in node.kwargs.items()}
-                steps.append([name_of(node.target), written(list(node.args), numbers), named])
+                named = {name: to_json(value, numbers) for name, value in node.kwargs.items()}
+                steps.append([name_of(node.target), to_json(list(node.args), numbers), named])
             elif node.op == "placeholder":
                 steps.append(["input"])
             else:
@@ -178,7 +178,7 @@ class OperationGraph(nn.Module):
             "output": self._output,
             "types": [str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()],
         }
-        stored = {name: _narrowed(tensor).contiguous() for name, tensor in tensors.items()}
+        stored = {name: _narrow(tensor).contiguous() for name, tensor in tensors.items()}
         save_file(stored, path, {"graph": json.dumps(graph, separators=(",", ":"))})
 
     @classmethod
@@ -216,7 +216,7 @@ class OperationGraph(nn.Module):
             raise ValueError(f"a step is none ({error})") from error
 
 
-def _narrowed(tensor: Tensor) -> Tensor:
+def _narrow(tensor: Tensor) -> Tensor:
     """Whole numbers of 64 bits in 8, where they fit: zero points of channels."""
     small = tensor.dtype == torch.int64 and tensor.numel() > 0 and int(tensor.abs().max()) < 128
     return tensor.to(torch.int8) if small else tensor

@@ -39,24 +39,24 @@ class GraphStep:
 
     function: Callable[..., Argument]
     arguments: tuple[Argument, ...]
-    named: dict[str, Argument]
+    keyword_arguments: dict[str, Argument]
     last_uses: tuple[int, ...] = ()
 
     @property
     def uses(self) -> list[int]:
         """Earlier steps whose results it needs."""
-        values = flat([*self.arguments, *self.named.values()])
+        values = flat([*self.arguments, *self.keyword_arguments.values()])
         return [each.step for each in values if isinstance(each, _Value)]
 
     def result(self, results: dict[int, Argument]) -> Argument:
         """Result of the step for the results of earlier steps."""
-        arguments = [_resolved(each, results) for each in self.arguments]
+        arguments = [_resolve(each, results) for each in self.arguments]
         return self.function(
-            *arguments, **{key: _resolved(each, results) for key, each in self.named.items()}
+            *arguments, **{key: _resolve(each, results) for key, each in self.keyword_arguments.items()}
         )
 
     @classmethod
-    def parsed(cls, name: object, arguments: list[Argument], named: dict[str, Argument], number: int) -> Self:
+    def parse(cls, name: object, arguments: list[Argument], named: dict[str, Argument], number: int) -> Self:
         """Step `number` from JSON; `ValueError` where it is no operation on earlier steps."""
         function = _function(name)
         values = tuple(_value(each, number) for each in arguments)
@@ -115,12 +115,12 @@ def _check_arguments(
             raise ValueError(f"{name}: {argument.name} is no text")
 
 
-def written(value: Argument, numbers: dict[fx.Node, int]) -> Argument:
+def to_json(value: Argument, numbers: dict[fx.Node, int]) -> Argument:
     """An argument as JSON: what JSON has no word for is an object of one key."""
     if isinstance(value, fx.Node):
         return {"step": numbers[value]}
     if isinstance(value, list | tuple):
-        return [written(each, numbers) for each in value]
+        return [to_json(each, numbers) for each in value]
     for kind, found in _KINDS.items():
         if isinstance(value, found):
             return {kind: str(value).removeprefix("torch.")}
@@ -138,7 +138,7 @@ def _value(value: Argument, number: int, depth: int = 0) -> Argument:
     if isinstance(value, list):
         return [_value(each, number, depth + 1) for each in value]
     if isinstance(value, dict):
-        return _worded(value, number)
+        return _from_object(value, number)
     if isinstance(value, str) and not _TEXT.fullmatch(value):
         raise ValueError("a text holds other than letters and the signs of an equation")
     if is_whole(value) and abs(value) > LARGEST_NUMBER and value not in (2**63 - 1, -(2**63)):
@@ -146,7 +146,7 @@ def _value(value: Argument, number: int, depth: int = 0) -> Argument:
     return value
 
 
-def _worded(value: dict[str, Argument], number: int) -> Argument:
+def _from_object(value: dict[str, Argument], number: int) -> Argument:
     """Value that an object of one key stands for."""
     if len(value) != 1:
         raise ValueError("an object has one key")
@@ -168,11 +168,11 @@ def constant(kind: object, name: object) -> Argument:
     return found
 
 
-def _resolved(value: Argument, results: dict[int, Argument]) -> Argument:
+def _resolve(value: Argument, results: dict[int, Argument]) -> Argument:
     if isinstance(value, _Value):
         return results[value.step]
     if isinstance(value, list):
-        return [_resolved(each, results) for each in value]
+        return [_resolve(each, results) for each in value]
     return value
 
 

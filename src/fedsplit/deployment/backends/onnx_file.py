@@ -12,13 +12,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedsplit.deployment import storage
-from fedsplit.deployment.backends.backend import Build, Deployed, SmashedData
+from fedsplit.deployment.backends.backend import Build, DeployedModel, SmashedData
 from fedsplit.deployment.backends.onnx_graph import INPUT, OUTPUT, compact, constant, producer
 
 _FILE = "client.onnx"
 
 
-class OnnxFile(Deployed):
+class OnnxFile(DeployedModel):
     """An ONNX graph from `x` to `z`; `scale` is None where `z` are no codes."""
 
     format: ClassVar[str]

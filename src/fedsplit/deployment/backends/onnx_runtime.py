@@ -14,7 +14,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fedsplit.deployment.backends.backend import Backend, Deployed
+from fedsplit.deployment.backends.backend import Backend, DeployedModel
 from fedsplit.deployment.backends.exporting import quietly
 from fedsplit.deployment.backends.onnx_file import OnnxFile
 from fedsplit.deployment.backends.onnx_graph import INPUT, WEIGHTED, export_onnx, float_operators
@@ -37,15 +37,15 @@ class OnnxFloat(Backend):
         self._model = export_onnx(module, example)
 
     @override
-    def convert(self) -> Deployed:
+    def convert(self) -> DeployedModel:
         return self.runs.of(self._model)
 
 
-class _Quantized(OnnxFloat):
+class _Int8Backend(OnnxFloat):
     """Int8 in some way, which `quantize` is."""
 
     @override
-    def convert(self) -> Deployed:
+    def convert(self) -> DeployedModel:
         with tempfile.TemporaryDirectory() as folder, quietly():
             plain, before, after = (Path(folder, f"{name}.onnx") for name in ("plain", "before", "after"))
             onnx.save(self._model, plain)
@@ -64,7 +64,7 @@ class _Quantized(OnnxFloat):
         """Read a file and write another."""
 
 
-class OnnxDynamic(_Quantized):
+class OnnxDynamic(_Int8Backend):
     """Weights int8; activations are quantized as they come, by the range of each batch. Nothing to calibrate.
 
     Products are of whole numbers; all else, and what goes from one operator to the next, is float32.
@@ -76,7 +76,7 @@ class OnnxDynamic(_Quantized):
         quantization.quantize_dynamic(before, after, weight_type=QuantType.QUInt8)
 
 
-class OnnxStatic(_Quantized):
+class OnnxStatic(_Int8Backend):
     """Weights int8, a scale a channel, and activations uint8, a scale and a zero point a tensor.
 
     The pairs of quantization and dequantization in the file (QDQ) are merged with the operators between
@@ -87,7 +87,7 @@ class OnnxStatic(_Quantized):
 
     @override
     def calibrate(self, batches: Sequence[Tensor]) -> None:
-        """See `Backend.calibrate`: ranges are the smallest and largest values seen."""
+        """Keep the batches, whose smallest and largest values are the ranges."""
         check_batches(batches, self._example)
         self._batches = batches
 

@@ -40,12 +40,12 @@ class OpenVinoModel(OnnxFile):
     def outputs(self, x: np.ndarray) -> np.ndarray:
         request = self._requests.get(x.shape)
         if request is None:
-            request = self._requests[x.shape] = self._compiled(x.shape)
+            request = self._requests[x.shape] = self._compile(x.shape)
         # inputs are not kept; outputs are copied out of memory that the next run overwrites
         z: np.ndarray = request.infer([x], share_inputs=True)[0]
         return z
 
-    def _compiled(self, shape: tuple[int, ...]) -> openvino.InferRequest:
+    def _compile(self, shape: tuple[int, ...]) -> openvino.InferRequest:
         model = self._model.clone()
         model.reshape({INPUT: list(shape)})
         settings = {

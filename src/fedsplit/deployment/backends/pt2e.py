@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from fedsplit.computing.model_state import compute_format
 from fedsplit.deployment import storage
-from fedsplit.deployment.backends.backend import Backend, Build, Deployed, SmashedData
+from fedsplit.deployment.backends.backend import Backend, Build, DeployedModel, SmashedData
 from fedsplit.deployment.backends.exporting import exporting, quietly
 from fedsplit.deployment.backends.graph_file import OperationGraph
 from fedsplit.deployment.calibration import check_batches
@@ -33,14 +33,14 @@ _WEIGHTED = (
 )
 
 
-class Pt2eGraph(Deployed):
+class Pt2eGraph(DeployedModel):
     """A graph with operations that quantize and decode between its others.
 
     Not compiled it decodes weights and activations and computes in float32: right, and slow.
 
     Args:
-        compiled: by inductor, for each number of samples anew; takes up to a minute each.
-        scale: of the output's codes; None of a graph whose output is no codes.
+        compiled: True to compile by inductor, for each number of samples anew; takes up to a minute each.
+        scale: scale of the output's codes; None of a graph whose output is no codes.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Pt2eStatic(Backend):
     """Weights int8, a scale a channel; activations uint8, by ranges of calibration; for x86 processors.
 
     Args:
-        compiled: whether inductor makes the model faster when it first runs. It needs a C++ compiler.
+        compiled: True if inductor makes the model faster when it first runs. It needs a C++ compiler.
     """
 
     calibrates = True
@@ -154,7 +154,7 @@ class Pt2eStatic(Backend):
             self._prepared(batch)
 
     @override
-    def convert(self) -> Deployed:
+    def convert(self) -> DeployedModel:
         with exporting():
             graph = convert_pt2e(self._prepared)
         weighted = [node for node in graph.graph.nodes if node.target in _WEIGHTED]

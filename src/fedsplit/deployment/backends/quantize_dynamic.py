@@ -17,13 +17,13 @@ from torch import Tensor, fx, nn
 from typing_extensions import override
 
 from fedsplit.deployment import storage
-from fedsplit.deployment.backends.backend import Backend, Build, Deployed, SmashedData
+from fedsplit.deployment.backends.backend import Backend, Build, DeployedModel, SmashedData
 from fedsplit.errors import UserError
 
 _FILE = "client.safetensors"
 
 
-class DynamicallyQuantized(Deployed):
+class DynamicInt8Module(DeployedModel):
     """A module whose linear layers are quantized."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -36,7 +36,7 @@ class DynamicallyQuantized(Deployed):
 
     @override
     def save(self, directory: Path) -> None:
-        """See `Deployed.save`: codes, scales and what is not quantized, as safetensors."""
+        """Save codes, scales and what is not quantized, as safetensors."""
         storage.describe(directory, "quantize_dynamic")
         tensors = {name: value.contiguous() for name, value in _plain_state(self._module).items()}
         for name, layer in _quantized_layers(self._module).items():
@@ -50,11 +50,11 @@ class DynamicallyQuantized(Deployed):
     @classmethod
     @override
     def load(cls, directory: Path, build: Build) -> Self:
-        """See `Deployed.load`: a fresh model is quantized the same way, and takes over the numbers."""
+        """Quantize a fresh model the same way, and load the saved numbers into it."""
         model, tensors = build().eval(), load_file(directory / _FILE)
         for value in model.state_dict().values():
             value.zero_()  # ranges of whatever is there need not be finite
-        module = _quantized(model)
+        module = _quantize(model)
         state = module.state_dict()  # with the versions of its modules, which they read it by
         state |= {name: tensors[name] for name in _plain_state(module)}
         with _without_deprecations():
@@ -76,18 +76,18 @@ class QuantizeDynamic(Backend):
         self._module = copy.deepcopy(module).eval()
 
     @override
-    def convert(self) -> Deployed:
-        module = _quantized(self._module)
+    def convert(self) -> DeployedModel:
+        module = _quantize(self._module)
         self.unquantized = tuple(
             sorted({type(part).__name__ for part in module.modules() if _has_weights(part)})
         )
         if not _quantized_layers(module):
             kinds = ", ".join(self.unquantized) or type(module).__name__
             raise UserError("model", kinds, "quantize_dynamic of torch can quantize none of these")
-        return DynamicallyQuantized(module)
+        return DynamicInt8Module(module)
 
 
-def _quantized(module: nn.Module) -> nn.Module:
+def _quantize(module: nn.Module) -> nn.Module:
     with _without_deprecations():
         try:
             from torch.ao import quantization  # noqa: PLC0415  (announced to go)

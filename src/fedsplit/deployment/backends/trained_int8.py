@@ -7,13 +7,13 @@ from typing import TypeAlias
 from torch import Tensor, fx, nn
 from typing_extensions import override
 
-from fedsplit.deployment.backends.backend import Backend, Deployed
+from fedsplit.deployment.backends.backend import Backend, DeployedModel
 from fedsplit.deployment.precisions import Int8Backend
 from fedsplit.errors import UserError
 from fedsplit.models.rounding.fake_quantization import FakeQuantizedActivations
 from fedsplit.models.rounding.int8_graph import int8_graph
 
-Deploy: TypeAlias = Callable[[nn.Module, Tensor], Deployed]
+Deploy: TypeAlias = Callable[[nn.Module, Tensor], DeployedModel]
 """Function that makes a deployed model from a graph of whole numbers and an example of its inputs."""
 
 
@@ -47,7 +47,7 @@ _RUNTIMES: Mapping[Int8Backend, Callable[[], Deploy]] = {
 
 
 class TrainedInt8(Backend):
-    """Weights int8, a scale a channel, and activations uint8, of a model that `fake_quantized` made."""
+    """Weights int8, a scale a channel, and activations uint8, of a model that `build_fake_quantized` made."""
 
     def __init__(self, runtime: Int8Backend) -> None:
         self._deploy = _RUNTIMES[runtime]()
@@ -60,5 +60,5 @@ class TrainedInt8(Backend):
         self._graph, self._example = int8_graph(module), example
 
     @override
-    def convert(self) -> Deployed:
+    def convert(self) -> DeployedModel:
         return self._deploy(self._graph, self._example)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from fedsplit.deployment import storage
-from fedsplit.deployment.backends.backend import Backend, Build, Deployed, SmashedData
+from fedsplit.deployment.backends.backend import Backend, Build, DeployedModel, SmashedData
 from fedsplit.deployment.backends.floats import Floats
 from fedsplit.errors import UserError
 from fedsplit.quant.bit_packing import to_bytes
@@ -30,7 +30,7 @@ def is_packed(name: str, weight: Tensor) -> bool:
     return name.rpartition(".")[2] == "weight" and weight.dim() >= 2 and weight.is_floating_point()
 
 
-class PackedWeights(Deployed):
+class PackedWeights(DeployedModel):
     """A module whose weights were packed; they are unpacked when it is loaded.
 
     Args:
@@ -81,7 +81,7 @@ class WeightOnly(Backend):
             raise UserError("model", type(module).__name__, "has no matrices or filters to pack")
 
     @override
-    def convert(self) -> Deployed:
+    def convert(self) -> DeployedModel:
         rows = rows_of(self._bits)
         packed = {}
         for name, weight in self._module.state_dict().items():

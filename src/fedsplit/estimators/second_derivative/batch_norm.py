@@ -54,19 +54,19 @@ class BatchNorm(Operation):
             self.changes["bias"] = along_one
         if weights_only:
             return None
-        r, scaled = self._r, self._scale * self._r / self._count
+        r, scale = self._r, self._scale * self._r / self._count
         gx.addcmul_(self._gx, self._by_channel(-r * self._dx_along_u / self._count))
-        gx.addcmul_(self._du, self._by_channel(-scaled * self._g_along_u))
+        gx.addcmul_(self._du, self._by_channel(-scale * self._g_along_u))
         # u = (x - mean) r, and the mean's share is one number a channel
-        along_x = self._by_channel(-scaled * g_along_du * r)
+        along_x = self._by_channel(-scale * g_along_du * r)
         return gx.addcmul_(self._x, along_x).sub_(along_x * self._by_channel(self._mean))
 
     def _jacobian(self, v: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """`scale r A v`, the sum of `v u`, and that of `v`, the sums by channel."""
-        found = torch.ops.aten.native_batch_norm_backward(
+        gradients = torch.ops.aten.native_batch_norm_backward(
             v, self._x, scale, None, None, self._mean, self._r, True, self.layer.eps, [True, True, True]
         )
-        return found[0], found[1], found[2]
+        return gradients[0], gradients[1], gradients[2]
 
     def _by_channel(self, values: Tensor) -> Tensor:
         return values.view(-1, *[1] * (self._x.dim() - 2))

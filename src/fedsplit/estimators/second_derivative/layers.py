@@ -41,7 +41,7 @@ class Linear(Operation):
 
 
 class PassThrough(Operation):
-    """Leaves values as they are."""
+    """Operation that leaves values as they are."""
 
     @override
     def value(self, *inputs: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class Sum(PassThrough):
         return directions[0] + directions[1]
 
 
-class Masked(Operation):
+class Mask(Operation):
     """Each value times a factor, `self.mask`, that a subclass chooses in `value`."""
 
     mask: Tensor
@@ -84,7 +84,7 @@ class Masked(Operation):
         return directions[0] * self.mask
 
 
-class Relu(Masked):
+class Relu(Mask):
     """Rectifier, `max(x, 0)`, and its derivatives."""
 
     @override
@@ -94,7 +94,7 @@ class Relu(Masked):
         return y
 
 
-class Dropout(Masked):
+class Dropout(Mask):
     """Draws what `nn.Dropout` draws, from torch's default generator."""
 
     @override
@@ -104,7 +104,7 @@ class Dropout(Masked):
 
 
 class Flatten(Operation):
-    """All dimensions but the first become one."""
+    """Reshape that makes one of all dimensions but the first."""
 
     @override
     def value(self, *inputs: Tensor) -> Tensor:
@@ -149,8 +149,8 @@ class AveragePool(Operation):
     def pull(self, g: Tensor) -> Tensor:
         pool = self.layer
         sizes = (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode)
-        counted = (pool.count_include_pad, pool.divisor_override)
-        return cast(Tensor, torch.ops.aten.avg_pool2d_backward(g, self._x, *sizes, *counted))
+        count_options = (pool.count_include_pad, pool.divisor_override)
+        return cast(Tensor, torch.ops.aten.avg_pool2d_backward(g, self._x, *sizes, *count_options))
 
     @override
     def push(self, *directions: Tensor) -> Tensor:
@@ -174,8 +174,8 @@ class MaxPool(Operation):
 
     @override
     def push(self, *directions: Tensor) -> Tensor:
-        taken = directions[0].flatten(2).gather(2, self._places.flatten(2))
-        return compute_format(taken.view(self._places.shape))
+        selected_values = directions[0].flatten(2).gather(2, self._places.flatten(2))
+        return compute_format(selected_values.view(self._places.shape))
 
 
 def convolution(layer: nn.Conv2d, weights: Mapping[str, Tensor], x: Tensor) -> Operation:
@@ -218,10 +218,12 @@ class Convolution(Operation):
     def _backward(
         self, g: Tensor, x: Tensor, *, of_input: bool, of_weight: bool
     ) -> tuple[Tensor | None, Tensor | None]:
-        conv, wanted = self.layer, [of_input, of_weight, False]
+        conv, output_mask = self.layer, [of_input, of_weight, False]
         sizes = (conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups)
-        found = torch.ops.aten.convolution_backward(g, x, self.weights["weight"], None, *sizes, wanted)
-        return found[0], found[1]
+        gradients = torch.ops.aten.convolution_backward(
+            g, x, self.weights["weight"], None, *sizes, output_mask
+        )
+        return gradients[0], gradients[1]
 
 
 class ConvolutionOf2x2(Operation):
@@ -261,23 +263,23 @@ class ConvolutionOf2x2(Operation):
 
     @override
     def value(self, *inputs: Tensor) -> Tensor:
-        self._x = _spread(inputs[0])
-        y = _collected(torch.bmm(self._x, self._factors.mT))
+        self._x = _combine_pixels(inputs[0])
+        y = _combine_outputs(torch.bmm(self._x, self._factors.mT))
         return y + self.weights["bias"][:, None, None] if "bias" in self.weights else y
 
     @override
     def pull(self, g: Tensor) -> Tensor:
-        self._g = _spread(g.flip(2, 3))
+        self._g = _combine_pixels(g.flip(2, 3))
         return self._input_gradient(self._g)
 
     @override
     def push(self, *directions: Tensor) -> Tensor:
-        self._dx = _spread(directions[0])
-        return _collected(torch.bmm(self._dx, self._factors.mT))
+        self._dx = _combine_pixels(directions[0])
+        return _combine_outputs(torch.bmm(self._dx, self._factors.mT))
 
     @override
     def pull_change(self, dg: Tensor, *, weights_only: bool) -> Tensor | None:
-        spread = _spread(dg.flip(2, 3))
+        spread = _combine_pixels(dg.flip(2, 3))
         factors = torch.baddbmm(torch.bmm(spread.mT, self._x), self._g.mT, self._dx)
         _, outputs, inputs = factors.shape
         by_tap = (self._taps.T @ factors.flatten(1)).view(3, 3, outputs, inputs)
@@ -288,10 +290,10 @@ class ConvolutionOf2x2(Operation):
         return None if weights_only else self._input_gradient(spread)
 
     def _input_gradient(self, g: Tensor) -> Tensor:
-        return _collected(torch.bmm(g, self._factors)).flip(2, 3)
+        return _combine_outputs(torch.bmm(g, self._factors)).flip(2, 3)
 
 
-def _spread(x: Tensor) -> Tensor:
+def _combine_pixels(x: Tensor) -> Tensor:
     """Images `(n, c, 2, 2)` to `(9, n, c)`: of rows and of columns the sum, the second and the first."""
     rows = x.permute(2, 3, 0, 1)
     spread = rows.new_empty(3, 3, *rows.shape[2:])
@@ -301,7 +303,7 @@ def _spread(x: Tensor) -> Tensor:
     return spread.flatten(0, 1)
 
 
-def _collected(products: Tensor) -> Tensor:
+def _combine_outputs(products: Tensor) -> Tensor:
     """Products `(9, n, c)` to images `(n, c, 2, 2)` in channels_last: the sums that y0 and y1 are."""
     _, n, c = products.shape
     rows = products.view(3, 3, n, c)

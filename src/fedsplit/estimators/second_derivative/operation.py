@@ -27,8 +27,8 @@ class Operation(ABC):
     """One use of an operation, in one pass.
 
     Args:
-        weights: its parameters by their names in its layer.
-        layer: holds its other settings; None for a function.
+        weights: weights of the operation, by their names in its layer.
+        layer: layer with its other settings; None for a function.
     """
 
     def __init__(self, weights: Mapping[str, Tensor], layer: Any = None) -> None:
@@ -38,7 +38,7 @@ class Operation(ABC):
 
     @abstractmethod
     def value(self, *inputs: Tensor) -> Tensor:
-        """The output. What the other methods need is kept.
+        """Output of the operation, which keeps what the other methods need.
 
         Raises:
             UnsupportedError: there is no rule for such inputs.
@@ -53,11 +53,12 @@ class Operation(ABC):
         """The change of the output along changes of the inputs."""
 
     def pull_change(self, dg: Tensor, *, weights_only: bool) -> Tensor | None:
-        """The change of what `pull` gave; fills `changes`.
+        """Change of what `pull` returned; fills `changes`.
 
         Args:
-            dg: the change of the gradient at the output.
-            weights_only: nothing before this operation has weights, so the first is not needed.
+            dg: change of the gradient at the output.
+            weights_only: True where nothing before this operation has weights, so that the result is not
+                needed.
         """
         return None if weights_only else self.pull(dg)
 

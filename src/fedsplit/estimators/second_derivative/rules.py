@@ -60,10 +60,10 @@ _VIEWS = (nn.Flatten, nn.Identity, nn.Dropout, torch.flatten, "flatten")
 
 
 def rule_of(module: nn.Module, node: fx.Node) -> tuple[Rule, dict[str, str]]:
-    """The rule of a node, and by their names in its layer the names of its weights in the model.
+    """Rule of a node, and the names of its weights in the model, by their names in the layer.
 
     Raises:
-        UnsupportedError: it has none.
+        UnsupportedError: the node has no rule.
     """
     if node.op == "call_module":
         rule, weights = _rule_of_layer(module.get_submodule(str(node.target)), str(node.target))
@@ -77,28 +77,28 @@ def rule_of(module: nn.Module, node: fx.Node) -> tuple[Rule, dict[str, str]]:
 
 
 def _rule_of_layer(layer: nn.Module, name: str) -> tuple[Rule, dict[str, str]]:
-    weights = {own: f"{name}.{own}" for own, _ in layer.named_parameters()}
-    hooked = layer._forward_hooks or layer._forward_pre_hooks
-    if layer.training and not hooked:
+    weights = {short_name: f"{name}.{short_name}" for short_name, _ in layer.named_parameters()}
+    has_hooks = layer._forward_hooks or layer._forward_pre_hooks
+    if layer.training and not has_hooks:
         if type(layer) is nn.Conv2d and layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
             return partial(convolution, layer), weights
         operation, fits = _MODULES.get(type(layer), (None, _always))
         if operation is not None and fits(layer):
-            return lambda own, _: operation(own, layer), weights
+            return lambda weights, _: operation(weights, layer), weights
     raise UnsupportedError(f"{name}, a {layer}")
 
 
 def _rule_of_function(node: fx.Node) -> Rule:
-    operation, allowed = _FUNCTIONS.get(node.target, (None, ()))
-    others = tuple(each for each in node.args if not isinstance(each, fx.Node))
-    values = len(node.args) - len(others)
+    operation, allowed_arguments = _FUNCTIONS.get(node.target, (None, ()))
+    other_arguments = tuple(argument for argument in node.args if not isinstance(argument, fx.Node))
+    values = len(node.args) - len(other_arguments)
     if (
         operation is not None
-        and others in allowed
+        and other_arguments in allowed_arguments
         and values == (2 if operation is Sum else 1)
         and node.kwargs.keys() <= {"inplace"}
     ):
-        return lambda own, _: operation(own)
+        return lambda weights, _: operation(weights)
     raise UnsupportedError(f"{node.target} of {node.args} with {dict(node.kwargs)}")
 
 

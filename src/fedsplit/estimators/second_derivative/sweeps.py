@@ -28,12 +28,12 @@ from fedsplit.state.weights import Weights
 
 @dataclass(frozen=True)
 class _Node:
-    """One operation in its place.
+    """One operation with its place among the others.
 
     Args:
         sources: positions of its inputs among z and the values of the nodes before it.
-        weights: of its parameters, by their names in its module, the names in the model.
-        weights_only: nothing before it has weights.
+        weights: names of its weights in the model, by their names in its module.
+        weights_only: True where nothing before the operation has weights.
     """
 
     rule: Rule
@@ -46,21 +46,21 @@ class Sweeps:
     """A model as the list of its operations, each with its rule.
 
     Args:
-        module: in training mode; ends in logits.
+        module: model in training mode, which ends in logits.
 
     Raises:
-        UnsupportedError: it cannot be traced, or an operation has no rule.
+        UnsupportedError: the model cannot be traced, or an operation has no rule.
     """
 
     def __init__(self, module: nn.Module) -> None:
         places: dict[fx.Node, int] = {}
         learning: set[int] = set()
         self._nodes: list[_Node] = []
-        for node in _traced(module).nodes:
+        for node in _trace(module).nodes:
             if node.op == "placeholder":
                 places[node] = 0
             elif node.op == "output":
-                self._last = places[_values(node)[0]]
+                self._last_place = places[_values(node)[0]]
             else:
                 rule, weights = rule_of(module, node)
                 sources = tuple(places[source] for source in _values(node))
@@ -83,11 +83,11 @@ class Sweeps:
         uses = []
         values = [chunk.z]
         for node in self._nodes:
-            own = {name: weights[full] for name, full in node.weights.items()}
-            use = node.rule(own, values[node.sources[0]])
+            node_weights = {name: weights[full_name] for name, full_name in node.weights.items()}
+            use = node.rule(node_weights, values[node.sources[0]])
             uses.append(use)
             values.append(use.value(*(values[source] for source in node.sources)))
-        softmax = torch.softmax(values[self._last], 1)
+        softmax = torch.softmax(values[self._last_place], 1)
         surplus = softmax.scatter_add(1, chunk.y[:, None], softmax.new_full((len(chunk.y), 1), -1.0))
         del values
 
@@ -98,14 +98,14 @@ class Sweeps:
         directions = [difference.mul_(2)]
         for node, use in zip(self._nodes, uses, strict=True):
             directions.append(use.push(*(directions[source] for source in node.sources)))
-        along = softmax * directions[self._last]
+        along = softmax * directions[self._last_place]
         along -= softmax * along.sum(1, keepdim=True)
         del directions
 
-        def changed(number: int, dg: Tensor) -> Tensor | None:
+        def pull_change(number: int, dg: Tensor) -> Tensor | None:
             return uses[number].pull_change(dg, weights_only=self._nodes[number].weights_only)
 
-        self._backward(along, changed)
+        self._backward(along, pull_change)
         changes: Weights = {}
         for node, use in zip(self._nodes, uses, strict=True):
             for name, full in node.weights.items():
@@ -114,17 +114,17 @@ class Sweeps:
 
     def _backward(self, g: Tensor, step: Callable[[int, Tensor], Tensor | None]) -> dict[int, Tensor]:
         """Take `g` at the logits back through all operations; what arrives at z is under 0."""
-        arrived = {self._last: g}
+        gradients = {self._last_place: g}
         for number in reversed(range(len(self._nodes))):
-            arriving = arrived.pop(number + 1, None)
+            arriving = gradients.pop(number + 1, None)
             passed_on = None if arriving is None else step(number, arriving)
             if passed_on is not None:
                 for source in self._nodes[number].sources:
-                    arrived[source] = arrived[source] + passed_on if source in arrived else passed_on
-        return arrived
+                    gradients[source] = gradients[source] + passed_on if source in gradients else passed_on
+        return gradients
 
 
-def _traced(module: nn.Module) -> fx.Graph:
+def _trace(module: nn.Module) -> fx.Graph:
     try:
         graph = Tracer().trace(module)
     except Exception as error:  # whatever a module of the user's does with a proxy
@@ -136,7 +136,7 @@ def _traced(module: nn.Module) -> fx.Graph:
 
 
 def _values(node: fx.Node) -> list[fx.Node]:
-    return [each for each in node.args if isinstance(each, fx.Node)]
+    return [argument for argument in node.args if isinstance(argument, fx.Node)]
 
 
 def _names(module: nn.Module) -> list[str]:

@@ -21,7 +21,13 @@ from fedsplit.quant.message import Corrupt
 from fedsplit.transport.grpc.client.dialling import Dialler, Membership
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
-from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, announcement, check, decode_tensors
+from fedsplit.transport.grpc.protocol.frames import (
+    ExpectedTensor,
+    Parcel,
+    announcement,
+    check,
+    decode_tensors,
+)
 from fedsplit.transport.transport import Member
 
 
@@ -32,8 +38,8 @@ class _PendingRequest:
     identity: pb.Identity
     labels: Tensor
     ran: Ran
-    sent: float
-    expected: Sequence[Expected]
+    start: float
+    expected_tensors: Sequence[ExpectedTensor]
 
 
 class DeviceClient(Dialler):
@@ -76,9 +82,9 @@ class DeviceClient(Dialler):
         self._pending = None
         if self._half is None or welcome.plan != self._plan:
             self._close()
-            self.built("the client model", welcome.plan, self._build)
+            self.build_part("the client model", welcome.plan, self._build)
             self._plan = welcome.plan
-        return {"deployed": self._deployed()}
+        return {"deployed": self._deploy()}
 
     def _build(self, config: RunConfig, member: Member) -> None:
         torch.set_num_threads(config.computation.threads)
@@ -86,7 +92,7 @@ class DeviceClient(Dialler):
         self._batches = Batches(data, config.training.batch_size)
         self._half = ClientHalf(self._model, architecture, config.computation.threads).__enter__()
 
-    def _deployed(self) -> pb.Deployed:
+    def _deploy(self) -> pb.Deployed:
         assert self._half is not None
         return pb.Deployed(
             precision=self._precision,
@@ -98,19 +104,19 @@ class DeviceClient(Dialler):
     def admit(self, frame: pb.FromServer) -> bool:
         asked = self._pending
         if asked is None or frame.WhichOneof("content") != "logits" or frame.identity != asked.identity:
-            raise Corrupt("tensors that were not asked for")
-        check(frame.tensors, asked.expected)
+            raise Corrupt("the server sent tensors that this device did not ask for")
+        check(frame.tensors, asked.expected_tensors)
         return True
 
     @override
     def answer(self, parcel: Parcel[pb.FromServer]) -> list[Parcel[pb.FromClient]]:
         if parcel.head.WhichOneof("content") == "request":
-            return [self._smashed(parcel.head)]
-        measured = self._measured(self._pending, parcel)
-        self._pending, self.served = None, True
+            return [self._run_client_half(parcel.head)]
+        measured = self._measure(self._pending, parcel)
+        self._pending, self.has_served = None, True
         return [measured]
 
-    def _smashed(self, head: pb.FromServer) -> Parcel[pb.FromClient]:
+    def _run_client_half(self, head: pb.FromServer) -> Parcel[pb.FromClient]:
         """Run the client half on a batch: its smashed data, whose logits are then waited for."""
         assert self._half is not None
         assert self._batches is not None
@@ -120,19 +126,17 @@ class DeviceClient(Dialler):
         message = self._batches.codes().encode(ran.smashed, self._batches.objective.lengths(labels))
         tensors = [announcement("z", pb.DEVICE, message)]
         shape = self._batches.answer_shape(labels)
-        expected = [Expected("logits", pb.EXACT, Identity(), shape, torch.float32)]
+        expected = [ExpectedTensor("logits", pb.EXACT, Identity(), shape, torch.float32)]
         self._pending = _PendingRequest(head.identity, labels, ran, sent, expected)
         smashed = pb.FromClient(identity=head.identity, tensors=tensors, smashed=pb.Smashed())
         return Parcel(smashed, [message.payload])
 
-    def _measured(
-        self, asked: _PendingRequest | None, parcel: Parcel[pb.FromServer]
-    ) -> Parcel[pb.FromClient]:
+    def _measure(self, asked: _PendingRequest | None, parcel: Parcel[pb.FromServer]) -> Parcel[pb.FromClient]:
         if asked is None or parcel.head.WhichOneof("content") != "logits" or not parcel.payloads:
-            raise Corrupt("logits that were not asked for")
+            raise Corrupt("the server sent logits that this device did not ask for")
         assert self._batches is not None
-        logits = decode_tensors(parcel, asked.expected)["logits"]
-        journey = time.perf_counter() - asked.sent
+        logits = decode_tensors(parcel, asked.expected_tensors)["logits"]
+        journey = time.perf_counter() - asked.start
         measured = pb.Measured(
             client_seconds=asked.ran.seconds,
             journey_seconds=journey,

@@ -32,7 +32,7 @@ class SpawnedDevice:
 
     def __exit__(self, *raised: object) -> None:
         with suppress(TimeoutError):  # the process that forked it ends it
-            self._fork.ended.result(_GRACE_S if raised[0] is None else 0.1)
+            self._fork.end.result(_GRACE_S if raised[0] is None else 0.1)
 
     @property
     def words(self) -> str:
@@ -43,7 +43,7 @@ class SpawnedDevice:
     @property
     def failure(self) -> str | None:
         """Reason why it ended; None while it runs."""
-        if not self._fork.ended.done():
+        if not self._fork.end.done():
             return None
         return f"device {self._number}: {last_words(self._log) or 'it was killed: out of memory?'}"
 

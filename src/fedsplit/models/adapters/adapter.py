@@ -25,8 +25,8 @@ class Adapter(ABC):
         """Files by name that hold what was learned in a form that other software reads.
 
         Args:
-            model: what parameters were added to, or a half of it.
-            weights: of the whole model, by name.
+            model: model that parameters were added to, or a half of it.
+            weights: weights of the whole model, by name.
         """
 
 

@@ -27,11 +27,11 @@ class Lora(Adapter):
     Y. Sun et al., "Improving LoRA in Privacy-preserving Federated Learning", 2024.
 
     Args:
-        rank: of the products.
+        rank: rank of the products.
         alpha: their scale is `alpha / rank`.
         dropout: probability of dropout before them.
         targets: ends of the names of the layers; None takes PEFT's own table for the architecture.
-        freeze_a: whether only the second factors learn.
+        freeze_a: True to train only the second factors.
     """
 
     def __init__(

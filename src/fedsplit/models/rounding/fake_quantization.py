@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from fedsplit.quant.scales import SMALLEST
-from fedsplit.quant.weight_grid import QuantizedWeights, WeightBits, quantized_weights
+from fedsplit.quant.weight_grid import QuantizedWeights, WeightBits, quantize_weights
 
 LARGEST_CODE = 255
 """Activations are unsigned: processors multiply them with signed weights."""
@@ -23,7 +23,7 @@ _MOMENTUM = 0.01
 def fake_quantized_weight(weight: Tensor, bits: WeightBits) -> Tensor:
     """Weights `(channels, ...)` rounded to their grid; gradients of the rounded ones are theirs."""
     with torch.no_grad():
-        rounded = quantized_weights(weight, bits).values
+        rounded = quantize_weights(weight, bits).values
     return rounded + (weight - weight.detach())  # exactly `rounded`, with the gradient of `weight`
 
 
@@ -78,7 +78,7 @@ def as_ordinary_layer(layer: nn.Module) -> nn.Module:
 
 def weights_of(layer: FakeQuantizedConv2d | FakeQuantizedLinear) -> QuantizedWeights:
     """Weights that the layer computes with."""
-    return quantized_weights(layer.weight.detach(), layer.weight_bits)
+    return quantize_weights(layer.weight.detach(), layer.weight_bits)
 
 
 class FakeQuantizedActivations(nn.Module):

@@ -41,7 +41,7 @@ def int8_graph(client: fx.GraphModule) -> fx.GraphModule:
     A batch normalisation behind a convolution is folded into its scales and its bias.
 
     Args:
-        client: made by `fake_quantized` with activations, and trained; it is left alone.
+        client: made by `build_fake_quantized` with activations, and trained; it is left alone.
 
     Raises:
         ValueError: it was not trained, so that ranges are not known.
@@ -52,14 +52,14 @@ def int8_graph(client: fx.GraphModule) -> fx.GraphModule:
         module = made.get_submodule(str(node.target)) if node.op == "call_module" else None
         if isinstance(module, FakeQuantizedActivations):
             grid = _Grid.of(module)
-            grids[grid.rounded(made.graph, node, node.all_input_nodes[0])] = grid
+            grids[grid.round_values(made.graph, node, node.all_input_nodes[0])] = grid
             made.graph.erase_node(node)
         elif isinstance(module, FakeQuantizedConv2d | FakeQuantizedLinear):
             _replace(made, node, module, grids.get(node.all_input_nodes[0]))
         elif moves_values(made, node) and node.all_input_nodes[0] in grids:
             # said again, so that runtimes move codes
             grid = grids[node.all_input_nodes[0]]
-            grids[grid.rounded(made.graph, node, node)] = grid
+            grids[grid.round_values(made.graph, node, node)] = grid
     made.delete_all_unused_submodules()
     made.recompile()
     return made
@@ -81,7 +81,7 @@ class _Grid:
         scale, zero_point = activations.grid()
         return cls(scale.item(), int(zero_point))
 
-    def rounded(self, graph: fx.Graph, place: fx.Node, values: fx.Node) -> fx.Node:
+    def round_values(self, graph: fx.Graph, place: fx.Node, values: fx.Node) -> fx.Node:
         """Round `values` behind `place`, for all who use what is computed there; the node that decodes."""
         numbers = (self.scale, self.zero_point, 0, LARGEST_CODE, torch.uint8)
         with graph.inserting_after(place):
@@ -126,7 +126,7 @@ class _Int8Layer(nn.Module):
     ) -> None:
         super().__init__()
         weights = weights_of(layer)
-        factor, bias = _folded(norm, layer)
+        factor, bias = _fold(norm, layer)
         values = weights.values * along_channels(factor, weights.codes)
         scales = (weights.scale * factor.abs()).clamp_min(SMALLEST)
         if grid is not None and bias is not None:  # channels that are next to nothing beside their bias
@@ -155,7 +155,7 @@ class _Int8Layer(nn.Module):
         return self._product(input, weight, self.bias)
 
 
-def _folded(
+def _fold(
     norm: nn.BatchNorm2d | None, layer: FakeQuantizedConv2d | FakeQuantizedLinear
 ) -> tuple[Tensor, Tensor | None]:
     """Effect of a batch normalisation on the layer before it: a factor a channel, and the new bias."""

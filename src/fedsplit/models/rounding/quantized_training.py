@@ -45,8 +45,8 @@ class FakeQuantization:
     """Rounding of a client model while it trains.
 
     Args:
-        weight_bits: of the weights of convolutions and linear layers.
-        activations: whether activations are rounded too, to 8 bits.
+        weight_bits: bits of the weights of convolutions and linear layers.
+        activations: True if activations are rounded too, to 8 bits.
     """
 
     weight_bits: WeightBits
@@ -58,7 +58,7 @@ class FakeQuantization:
         return cls(weight_bits or 8, qat) if qat or weight_bits else None
 
 
-def fake_quantized(client: nn.Module, example: Tensor, chosen: FakeQuantization) -> fx.GraphModule:
+def build_fake_quantized(client: nn.Module, example: Tensor, chosen: FakeQuantization) -> fx.GraphModule:
     """A client model that computes as a quantized one would; the one it is given is left alone.
 
     Parameters and buffers keep their names; with activations there are ranges besides (see `RANGES`).
@@ -87,7 +87,7 @@ def fake_quantized(client: nn.Module, example: Tensor, chosen: FakeQuantization)
 
 
 def as_floats(client: fx.GraphModule) -> fx.GraphModule:
-    """An ordinary client model of one that `fake_quantized` made, which is left alone.
+    """An ordinary client model of one that `build_fake_quantized` made, which is left alone.
 
     Its weights are those that the rounding one computes with; it rounds no activations and has no ranges.
     """

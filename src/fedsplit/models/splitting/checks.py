@@ -29,7 +29,7 @@ def check_output(module: nn.Module, objective: Objective, example: Tensor, y: Te
     """Refuse a model whose outputs do not fit what they are trained for.
 
     Args:
-        objective: of the data.
+        objective: objective of the data.
         example: a batch of its inputs, `(n, ...)`.
         y: their labels.
 

@@ -22,8 +22,8 @@ class Cut:
     """A place between two operations.
 
     Args:
-        name: of the submodule whose last operation comes before it.
-        end: how many operations come before it.
+        name: name of the submodule whose last operation comes before the cut.
+        end: number of operations before the cut.
         crossing: the tensors that are computed before it and used after it.
         counts: values before it and used after it that are the number of samples, which the server knows.
         obstacle: why a model cannot be cut there; None where it can.
@@ -57,7 +57,7 @@ class Cuts(Mapping[str, Cut]):
         """Training modes that the module's own `train` sets."""
         self.module, self.nodes = module, trace_operations(module)
         _propagate(module, self.nodes, example)
-        held = _Held(module, self.nodes)
+        held = _TensorUses(module, self.nodes)
         counts = {node for node in self.nodes if _counts_samples(node, len(example))}
         crossings = _crossings(self.nodes)
         self._cuts = {}
@@ -187,7 +187,7 @@ def _counts_samples(node: fx.Node, samples: int) -> bool:
     return known is not None and known.shape[0] == samples
 
 
-class _Held:
+class _TensorUses:
     """Parameters and buffers of a module, by the operations that use them."""
 
     def __init__(self, module: nn.Module, nodes: Sequence[fx.Node]) -> None:
@@ -261,8 +261,8 @@ def resolve_cut(cuts: Places, cut: str | int | None, stages: Sequence[str] | Non
     """Resolve the cut that a configuration asks for to its name.
 
     Args:
-        cut: its name; or the number of a stage, counted from 1; None is the stage nearest to the middle of
-            the model's operations.
+        cut: name of the cut; or the number of a stage, counted from 1; None is the stage nearest to the
+            middle of the model's operations.
         stages: names of the model's stages; None are its own, see `Cuts.stages`.
 
     Raises:

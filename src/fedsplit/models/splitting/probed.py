@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from typing_extensions import override
 
-from fedsplit.computing.hooks import is_hooked
+from fedsplit.computing.hooks import has_hooks
 from fedsplit.computing.modes import modes_of
 from fedsplit.computing.tracing import Untraceable
 from fedsplit.models.splitting.probing import (
@@ -28,8 +28,8 @@ class ProbedCut:
     """A place behind a submodule.
 
     Args:
-        name: of the submodule.
-        end: how many events of a pass come before it: starts and ends of submodules.
+        name: name of the submodule.
+        end: number of events of a pass before the cut: starts and ends of submodules.
         obstacle: why a model cannot be cut there; None where nothing speaks against it.
     """
 
@@ -47,7 +47,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
     Args:
         module: the module; its training mode is left as it is.
         example: a batch of inputs.
-        guarded: whether server halves fail where they need values that only clients have.
+        is_guarded: True if server halves fail where they need values that only clients have.
         untraceable: why the module's code could not be followed; None where that was not tried.
     """
 
@@ -61,7 +61,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
     ) -> None:
         modes_of(module)  # refuses a module whose modes change what it holds
         self.module, self.example = module, example
-        self.guarded, self.untraceable = guarded, untraceable
+        self.is_guarded, self.untraceable = guarded, untraceable
         inputs = probes(example)
         self._first, self._second = (probe(module, x) for x in inputs)
         self.operations = self._first[""].ends[-1]
@@ -100,11 +100,11 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         other = -resize_batch(self.example, 3).flip(0)
         return [resize_batch(self.example, 1), resize_batch(self.example, 5), other]
 
-    def divided(self, cut: ProbedCut) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:
+    def divide(self, cut: ProbedCut) -> tuple[nn.Module, nn.Module, tuple[int, ...]]:
         """The halves, which share their tensors with the module, and what crosses of a sample."""
         before, after, _ = self._sides(cut.end)
         output, (shape,) = self._shapes(cut.name)
-        parts = ServerParts(shape, self.example, text=is_text(self.example), guarded=self.guarded)
+        parts = ServerParts(shape, self.example, text=is_text(self.example), guarded=self.is_guarded)
         following = {
             name: calls.outputs[0]
             for name, calls in self._first.items()
@@ -167,7 +167,7 @@ class ProbedCuts(Mapping[str, ProbedCut]):
         """Reason why the module cannot be cut behind a submodule."""
         calls, parts = self._first[name], dict(self.module.named_modules())
         above = [name[:end] for end, letter in enumerate(name) if letter == "."]
-        if hooked := next((each for each in (*above, name) if is_hooked(parts[each])), None):
+        if hooked := next((each for each in (*above, name) if has_hooks(parts[each])), None):
             return f"inside of {hooked}, whose hooks need it whole"
         if len(calls.ends) > 1:
             return "it runs more than once"

@@ -18,9 +18,9 @@ class Calls:
     """The calls of one submodule, in the order in which they ended.
 
     Args:
-        starts: how many events came before each call.
-        ends: how many events came up to and with the end of each call; an event is a start or an end.
-        outputs: what each call gave, with `meta` tensors in the place of tensors.
+        starts: number of events before each call.
+        ends: number of events up to and with the end of each call; an event is a start or an end.
+        outputs: outputs that each call gave, with `meta` tensors in the place of tensors.
     """
 
     starts: list[int] = field(default_factory=list)
@@ -76,7 +76,7 @@ def probe(module: nn.Module, x: Tensor, note: Callable[[], None] = lambda: None)
     found: dict[str, Calls] = {}
     count = 0
 
-    def counted() -> int:
+    def count_call() -> int:
         nonlocal count
         count += 1
         note()
@@ -86,11 +86,11 @@ def probe(module: nn.Module, x: Tensor, note: Callable[[], None] = lambda: None)
         calls = Calls()
 
         def start(*_: object) -> None:
-            calls.starts.append(counted() - 1)
+            calls.starts.append(count_call() - 1)
 
         def end(_: nn.Module, __: object, output: object) -> None:
             found[name] = calls
-            calls.ends.append(counted())
+            calls.ends.append(count_call())
             calls.outputs.append(map_tensors(output, lambda each: torch.empty_like(each, device="meta")))
 
         handles.extend((part.register_forward_pre_hook(start), part.register_forward_hook(end)))

@@ -8,7 +8,7 @@ from math import prod
 import torch
 from torch import Tensor, fx, nn
 
-from fedsplit.computing.hooks import copy_with_hooks, is_hooked, refuse_what_is_lost
+from fedsplit.computing.hooks import copy_with_hooks, has_hooks, refuse_lost_hooks_and_parts
 from fedsplit.computing.tracing import Untraceable, graph_module
 from fedsplit.errors import UserError
 from fedsplit.machine.terminal import note
@@ -25,11 +25,11 @@ class SplitModel:
     A model that is cut twice (U-shaped) has three parts: the client also holds what is behind the server's.
 
     Args:
-        client: from inputs to smashed data.
-        server: from smashed data to logits; the trunk of a model with a tail, to the tail's inputs.
+        client: model from inputs to smashed data.
+        server: model from smashed data to logits; the trunk of a model with a tail, to the tail's inputs.
         crossing: shape of one sample of each tensor that crosses. Where there are several, smashed data
             are all of them, flattened, one behind the other: `(n, f)`.
-        tail: from the trunk's outputs to logits; None where the model is cut once.
+        tail: model from the trunk's outputs to logits; None where the model is cut once.
     """
 
     client: nn.Module
@@ -64,7 +64,7 @@ def split(module: nn.Module, cut: str, example: Tensor, tail_cut: str | None = N
     the model is of that library, a server half that needs what only clients have fails, in whatever pass.
 
     Args:
-        module: what to cut.
+        module: model to split.
         cut: dotted name of a submodule, such as `layer2` or `features.5`.
         example: a batch of inputs, on which the halves must give what `module` gives.
         tail_cut: likewise, of the second cut; None: there is one cut.
@@ -74,13 +74,13 @@ def split(module: nn.Module, cut: str, example: Tensor, tail_cut: str | None = N
 
     Raises:
         UserError: the module cannot be traced, or cannot be cut there; names the cuts that are possible. Or
-            parameters of it are tied: halves hold, send and step on weights by name. See `copy_untied`.
+            parameters of it are tied: halves hold, send and step on weights by name. See `copy_without_ties`.
             Or nothing in it learns, or it has something that halves cannot have.
     """
     for names in tied_groups(module):
         message = f"{' and '.join(names)} are one and the same; model.untie=true lets them go separate ways"
         raise UserError("model", type(module).__name__, message)
-    refuse_what_is_lost(module)
+    refuse_lost_hooks_and_parts(module)
     module = copy_with_hooks(module)
     cuts = find_cuts(module, example)
     chosen = cuts.get(cut)
@@ -94,12 +94,12 @@ def split(module: nn.Module, cut: str, example: Tensor, tail_cut: str | None = N
     packed = len(parts.crossing) > 1 or (tail is not None and len(tail.crossing) > 1)
     if isinstance(cuts, Cuts):
         _assert_equal(module, parts, example, packed=packed)
-        _freeze_unreached(parts, example)
+        _freeze_without_gradient(parts, example)
         return parts
     try:
         for x in (example, *cuts.trials()):
             _assert_equal(module, parts, x, packed=packed)
-        _freeze_unreached(parts, example)
+        _freeze_without_gradient(parts, example)
     except ValuesElsewhere as error:
         before = "" if cuts.untraceable is None else f"{cuts.untraceable.allowed}; run as it is, "
         message = f"{before}its server half cannot be: {error}"
@@ -156,13 +156,13 @@ def divide(cuts: Cuts | ProbedCuts, cut: Cut | ProbedCut, tail: Cut | None = Non
     """Divide a module into two halves, which share their tensors with it; unchecked.
 
     Args:
-        cuts: of the module.
+        cuts: cuts of the module.
         cut: one that is possible.
         tail: a second one, behind it, of a module that can be traced; None where there is one.
     """
     if isinstance(cuts, ProbedCuts):
         assert isinstance(cut, ProbedCut)
-        client, server, crossing = cuts.divided(cut)
+        client, server, crossing = cuts.divide(cut)
         return SplitModel(client, server, (crossing,))
     assert isinstance(cut, Cut)
     module, nodes, modes = cuts.module, cuts.nodes, cuts.modes
@@ -182,7 +182,7 @@ def _why_absent(module: nn.Module, cut: str) -> str:
     """Reason why there is no such place."""
     parts = dict(module.named_modules())
     above = [cut[:end] for end, letter in enumerate(cut) if letter == "." and cut in parts]
-    hooked = next((name for name in above if is_hooked(parts[name])), None)
+    hooked = next((name for name in above if has_hooks(parts[name])), None)
     return f"inside of {hooked}, whose hooks need it whole" if hooked else "not a part of this model"
 
 
@@ -247,7 +247,7 @@ def _is_inplace(module: nn.Module, node: fx.Node) -> bool:
     return name.endswith("_") or bool(node.kwargs.get("inplace", False))
 
 
-def _freeze_unreached(parts: SplitModel, example: Tensor) -> None:
+def _freeze_without_gradient(parts: SplitModel, example: Tensor) -> None:
     """Let parameters that no gradient reaches be frozen ones: PyTorch's optimizers pass over both."""
     inputs = example
     for half in parts.modules:

@@ -21,7 +21,7 @@ from fedsplit.models.splitting.unknown import Unknown, ValuesElsewhere
 _PAD = -1  # as inputs are padded
 
 
-class _Reached(Exception):
+class _CutReached(Exception):
     """The cut was reached: ends a client's pass."""
 
     def __init__(self, output: object) -> None:
@@ -35,7 +35,7 @@ class _Cut(nn.Module):
     @override
     def forward(self, *args: Any, **kwargs: Any) -> None:
         """End the pass with what the module gives."""
-        raise _Reached(super().forward(*args, **kwargs))
+        raise _CutReached(super().forward(*args, **kwargs))
 
 
 class Missing(nn.Module):
@@ -46,15 +46,15 @@ class _Pass:
     """The pass that a server half is in.
 
     Args:
-        shape: of smashed data.
+        shape: shape of smashed data.
         inputs: shape of one sample of the model's inputs; that of token ids is empty.
-        guarded: whether there are tensors without values in the place of zeros.
+        is_guarded: True if there are tensors without values in the place of zeros.
     """
 
     def __init__(
         self, shape: Sequence[Size], inputs: tuple[int, ...], dtype: torch.dtype, *, guarded: bool
     ) -> None:
-        self.shape, self.inputs, self.dtype, self.guarded = shape, inputs, dtype, guarded
+        self.shape, self.inputs, self.dtype, self.is_guarded = shape, inputs, dtype, guarded
         self.samples, self.length = 0, 1  # the length where smashed data do not say it
         self.z: Tensor | None = None
         self.injections = 0
@@ -66,7 +66,7 @@ class _Pass:
         if (by_length := Size(1, 0, 1)) in self.shape:
             self.length = z.shape[self.shape.index(by_length)]
         shape = (self.samples, *(self.inputs or (self.length,)))
-        if self.guarded:
+        if self.is_guarded:
             return Unknown.of(shape, self.dtype, z.device)
         return torch.zeros(shape, dtype=self.dtype, device=z.device)
 
@@ -74,7 +74,7 @@ class _Pass:
         """Zeros of a shape of this pass, which take no memory."""
         assert self.z is not None
         sizes = [size.of(self.samples, self.length) for size in shape]
-        if self.guarded:
+        if self.is_guarded:
             return Unknown.of(sizes, dtype, self.z.device)
         return torch.zeros((), dtype=dtype, device=self.z.device).expand(sizes)
 
@@ -93,7 +93,7 @@ class _Stub(nn.Module):
         return map_tensors(self.output, lambda each: self.current.zeros(next(shapes), each.dtype))
 
 
-class _Injected(nn.Module):
+class _Injection(nn.Module):
     """Gives the smashed data in the place of the module at the cut."""
 
     def __init__(self, current: _Pass, output: object) -> None:
@@ -104,7 +104,7 @@ class _Injected(nn.Module):
     def forward(self, *_: object, **__: object) -> object:
         """Smashed data in the structure of what the module gives."""
         self.current.injections += 1
-        if self.current.guarded and self.current.injections > 1:
+        if self.current.is_guarded and self.current.injections > 1:
             raise ValuesElsewhere("what is at the cut runs more than once")
         return map_tensors(self.output, lambda _: self.current.z)
 
@@ -136,7 +136,7 @@ class StubbedClient(nn.Module):
         """Smashed data of the inputs."""
         try:
             super().forward(x)
-        except _Reached as reached:
+        except _CutReached as reached:
             (z,) = tensors_of(reached.output)
         else:
             raise AssertionError("the forward of this model does not reach its cut")
@@ -191,7 +191,7 @@ def client_half(module: nn.Module, cut: str, missing: Sequence[str], shape: Sequ
 
     Args:
         missing: names of the submodules that belong to the server.
-        shape: of smashed data.
+        shape: shape of smashed data.
     """
     parts = dict(module.named_modules())
     half = shared_copy(module, {id(parts[name]): Missing() for name in missing})
@@ -205,9 +205,9 @@ class ServerParts:
     """Parts that a server half is put together from.
 
     Args:
-        shape: of smashed data.
+        shape: shape of smashed data.
         example: a batch of the model's inputs.
-        text: whether these are token ids.
+        text: True if these are token ids.
         guarded: see the top of this file.
     """
 
@@ -234,7 +234,7 @@ class ServerParts:
         others: dict[int, nn.Module] = {
             id(parts[name]): _Stub(self.current, *found) for name, found in stubs.items()
         }
-        others[id(parts[cut[0]])] = _Injected(self.current, cut[1])
+        others[id(parts[cut[0]])] = _Injection(self.current, cut[1])
         half = shared_copy(module, others)
         derived_class(half, StubbedServer)
         half.marks_padding = _marks_padding(module, self.current.shape)  # type: ignore[assignment]

@@ -20,7 +20,7 @@ def tied_groups(module: nn.Module) -> list[list[str]]:
     return [group for group in names.values() if len(group) > 1]
 
 
-def copy_untied(module: nn.Module) -> nn.Module:
+def copy_without_ties(module: nn.Module) -> nn.Module:
     """Copy a module so that each name has a tensor of its own; all start from the same values."""
     module = copy_with_hooks(module)
     seen: set[int] = set()

@@ -37,10 +37,10 @@ class Unknown(Tensor):
     @classmethod
     def of(cls, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Self:
         """A tensor of this shape and type that passes for one on `device`."""
-        return cls._placed(torch.empty(shape, dtype=dtype, device="meta"), device)
+        return cls._place(torch.empty(shape, dtype=dtype, device="meta"), device)
 
     @classmethod
-    def _placed(cls, tensor: Tensor, device: torch.device) -> Self:
+    def _place(cls, tensor: Tensor, device: torch.device) -> Self:
         made = tensor.as_subclass(cls)
         made.place = device
         return made
@@ -77,7 +77,7 @@ class Unknown(Tensor):
             except (RuntimeError, NotImplementedError, TypeError) as error:
                 message = f"{name} needs what only the client has ({first_line(error)})"
                 raise ValuesElsewhere(message) from error
-        return _mapped(result, lambda each: cls._placed(each, first.place))
+        return _map_tensors(result, lambda each: cls._place(each, first.place))
 
 
 def _writes(name: str) -> bool:
@@ -86,21 +86,21 @@ def _writes(name: str) -> bool:
     return in_place or name in ("__setitem__", "__set__") or name.startswith(("__i", "_foreach"))
 
 
-def _mapped(value: Any, change: Callable[[Tensor], Any]) -> Any:
+def _map_tensors(value: Any, change: Callable[[Tensor], Any]) -> Any:
     """The value with others in the place of its tensors."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, tuple | list):
-        inner = [_mapped(each, change) for each in value]
+        inner = [_map_tensors(each, change) for each in value]
         return type(value)(*inner) if hasattr(value, "_fields") else type(value)(inner)
     if isinstance(value, dict):
-        return {key: _mapped(each, change) for key, each in value.items()}
+        return {key: _map_tensors(each, change) for key, each in value.items()}
     return value
 
 
 def _tensors(value: Any) -> list[Tensor]:
     found: list[Tensor] = []
-    _mapped(value, found.append)
+    _map_tensors(value, found.append)
     return found
 
 

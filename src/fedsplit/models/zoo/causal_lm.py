@@ -29,9 +29,9 @@ def causal_lm(
 
     Args:
         name: a folder with `config.json` and safetensors, or a GGUF file; None makes an untrained model.
-        architecture: of an untrained model, as `model_type` of transformers has it.
+        architecture: architecture of an untrained model, as `model_type` of transformers has it.
         sizes: keys of its configuration.
-        attention: how attention is computed.
+        attention: implementation of attention.
 
     Raises:
         UserError: there is no such model, or it does not fit the data, or a token sees those after it.

@@ -16,7 +16,7 @@ def classifier(*, name: str, num_classes: int, channels: int, image_size: int) -
     With other than three channels, the first convolution takes as many, and begins as its like would.
 
     Args:
-        name: as `torchvision.models.list_models` has it.
+        name: name as `torchvision.models.list_models` has it.
 
     Raises:
         UserError: there is no such classifier.

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from fedsplit.errors import UserError, first_line
-from fedsplit.files.bounded import Damaged, json_in
+from fedsplit.files.bounded import Damage, json_in
 from fedsplit.files.paths import user_path
 from fedsplit.machine.extras import extra
 from fedsplit.machine.torchvision_operators import torchvision
@@ -55,13 +55,13 @@ def language_model(
     """A model of text.
 
     Args:
-        kind: what it gives.
+        kind: kind of outputs.
         vocabulary: token ids are below this.
         context: most tokens of a sample.
         name: a folder with `config.json` and safetensors, or a GGUF file; None makes an untrained model.
-        architecture: of an untrained model, as `model_type` of transformers has it.
+        architecture: architecture of an untrained model, as `model_type` of transformers has it.
         sizes: keys of its configuration.
-        attention: how attention is computed.
+        attention: implementation of attention.
         further: keys of any configuration.
 
     Raises:
@@ -78,21 +78,21 @@ def language_model(
         _check_folder(key, place)
     try:
         if place is None:
-            config = _untrained(str(architecture), dict(sizes or {}), vocabulary, context, further)
+            config = _configure_untrained(str(architecture), dict(sizes or {}), vocabulary, context, further)
         else:
             where, how = _locate(place)
             config = transformers().AutoConfig.from_pretrained(*where, **how)
             for name_of, each in further.items():
                 setattr(config, name_of, each)
         _refuse_misfits(config, key, value, vocabulary, context)
-        return _made(kind, place, config, attention)
+        return _make(kind, place, config, attention)
     except UserError:
         raise
     except Exception as error:  # whatever the library says of what is not one of its models
         raise UserError(key, value, f"makes no such model ({first_line(error)})") from error
 
 
-def _untrained(
+def _configure_untrained(
     architecture: str, sizes: dict[str, Any], vocabulary: int, context: int, further: Mapping[str, object]
 ) -> Any:
     """The configuration of a model from scratch; special tokens that no text has are left out."""
@@ -129,7 +129,7 @@ def _check_folder(key: str, folder: Path) -> None:
     except OSError as error:
         message = f"holds no config.json that can be read ({error.strerror})"
         raise UserError(key, folder, message) from error
-    except Damaged as error:
+    except Damage as error:
         raise UserError(key, folder, first_line(error)) from error
     if not isinstance(config, dict):
         reason = "config.json holds no object"
@@ -158,7 +158,7 @@ def _refuse_misfits(config: Any, key: str, value: object, vocabulary: int, conte
         raise UserError(key, value, f"has {positions} positions, fewer than the dataset's context, {context}")
 
 
-def _made(kind: Kind, place: Path | None, config: Any, attention: Attention) -> nn.Module:
+def _make(kind: Kind, place: Path | None, config: Any, attention: Attention) -> nn.Module:
     builder = getattr(transformers(), kind)
     made: nn.Module
     if place is None or torch.get_default_device().type == "meta":  # a model that is only counted

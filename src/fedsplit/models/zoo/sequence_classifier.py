@@ -24,9 +24,9 @@ def sequence_classifier(
 
     Args:
         name: a folder with `config.json` and safetensors, or a GGUF file; None makes an untrained model.
-        architecture: of an untrained model: distilbert, bert, roberta, or another `model_type`.
+        architecture: architecture of an untrained model: distilbert, bert, roberta, or another `model_type`.
         sizes: keys of its configuration.
-        attention: how attention is computed.
+        attention: implementation of attention.
 
     Raises:
         UserError: there is no such model, or it does not fit the data.

@@ -21,8 +21,8 @@ class LocalTimes:
     """Times of a client's local training, in seconds from the start of the round.
 
     Args:
-        arrivals: of smashed data at the split server.
-        end: when its weights have arrived.
+        arrivals: times of arrival of smashed data at the split server.
+        end: time when its weights have arrived.
     """
 
     arrivals: list[Arrival]
@@ -43,9 +43,9 @@ def training_end(round: Round, starts: Mapping[int, float], *, step: int, idle_f
     """Time at which all weights have arrived and the split server has stepped on all uploads.
 
     Args:
-        starts: when each client starts its local training.
+        starts: time when each client starts its local training.
         step: multiply-adds of a local step, for a sample.
-        idle_from: when the split server begins.
+        idle_from: time from which the split server is idle.
     """
     local = [train_locally(client, starts[client.client], round, step) for client in round.clients]
     arrivals = [arrival for each in local for arrival in each.arrivals]

@@ -16,7 +16,7 @@ class HoSflTimeline(MinibatchSflTimeline):
         for step in range(max(len(each.batches) for each in round.clients)):
             present = [each for each in round.clients if step < len(each.batches)]
             samples = {each.client: each.batches[step] for each in present}
-            served = self.served(round, now, step)
+            served = self.serve(round, now, step)
             answered = max(
                 served
                 + each.download("cut_gradient", "seeds", step=step)

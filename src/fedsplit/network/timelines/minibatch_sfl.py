@@ -20,18 +20,18 @@ class MinibatchSflTimeline(Timeline):
         for step in range(max(len(each.batches) for each in round.clients)):
             present = [each for each in round.clients if step < len(each.batches)]
             samples = {each.client: each.batches[step] for each in present}
-            served = self.served(round, now, step)
+            served = self.serve(round, now, step)
             for each in present:
                 descends = each.compute(samples[each.client] * BACKWARD * work.client)
                 now[each.client] = served + each.download("cut_gradient", step=step) + descends
         return max(now[each.client] + each.upload("client_weights") for each in round.clients)
 
-    def served(self, round: Round, now: Mapping[int, float], step: int) -> float:
+    def serve(self, round: Round, now: Mapping[int, float], step: int) -> float:
         """Time at which the server has stepped on the smashed data of a local step, in seconds.
 
         Args:
-            round: of which the step is.
-            now: when each client begins its step.
+            round: round of the step.
+            now: time when each client begins its step.
             step: the local step.
         """
         work, arrivals, total = round.work, [], 0

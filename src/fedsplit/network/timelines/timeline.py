@@ -19,12 +19,12 @@ class Work:
     """Multiply-adds of one sample.
 
     Args:
-        client: of the client model's forward pass.
-        server: of the server model's.
-        auxiliary: of the auxiliary model's; 0 where there is none that is trained on a loss.
-        estimate: of the gradient estimator, from smashed data to the estimate; 0 where there is none.
+        client: multiply-adds of the client model's forward pass.
+        server: multiply-adds of the server model's forward pass.
+        auxiliary: multiply-adds of the auxiliary model's forward pass; 0 where none is trained on a loss.
+        estimate: multiply-adds of the gradient estimator, from smashed data to the estimate; 0 without one.
         local_passes: forward passes that take as long as a local step on the clients' own loss.
-        tail: of the forward pass of the tail that clients hold; 0 where there is none.
+        tail: multiply-adds of the forward pass of the tail that clients hold; 0 without one.
     """
 
     client: int
@@ -43,7 +43,7 @@ class ClientRound:
         sharing: clients that the servers' bandwidth and speed are divided among evenly.
         batches: samples of each local step of the round.
         sizes: bytes by direction, kind and local step (0 of weights).
-        fit: what its alignment took, if it was aligned.
+        fit: cost of its alignment, if it aligned.
     """
 
     client: int
@@ -96,8 +96,8 @@ class Round:
     """A round.
 
     Args:
-        clients: in the order in which they first uploaded something.
-        samples_at_rest: that the server went through once all uploads were there.
+        clients: clients in the order in which they first uploaded something.
+        samples_at_rest: number of samples that the server went through once all uploads were there.
     """
 
     clients: Sequence[ClientRound]

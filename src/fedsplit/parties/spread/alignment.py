@@ -20,8 +20,8 @@ class SpreadAlignment(Alignment):
     """Asks workers for the alignments of clients; see `Alignment`.
 
     Args:
-        engine: has the workers.
-        arguments: as of `Alignment`.
+        engine: engine that has the workers.
+        arguments: arguments of `Alignment`.
     """
 
     def __init__(self, engine: SpreadEngine, **arguments: Any) -> None:
@@ -33,24 +33,24 @@ class SpreadAlignment(Alignment):
         self, clients: Sequence[int], round: int, server: FixedServer, *, initially: Weights
     ) -> dict[int, Weights]:
         workers = self._workers.present
-        sent = [self._workers.share(weights) for weights in (server.weights(), initially)]
+        shared_weights = [self._workers.share(weights) for weights in (server.weights(), initially)]
         for worker in workers:
-            self._engine.tell(worker, "fix_server", *sent)
+            self._engine.tell(worker, "fix_server", *shared_weights)
         samples = [float(len(self._rings[client])) for client in clients]
         homes = place([[client] for client in clients], samples, {}, workers)
         waiting: deque[tuple[AlignmentTask, PendingAnswer]] = deque()
-        aligned: dict[int, Weights] = {}
+        auxiliary_weights: dict[int, Weights] = {}
         for client, worker in zip(clients, homes, strict=True):
             if len(waiting) == _AHEAD * len(workers):
-                aligned |= self._finished(*waiting.popleft())
+                auxiliary_weights |= self._finish(*waiting.popleft())
             task = self.task(client, round)
             waiting.append((task, self._workers.ask(worker, "align", task)))
         while waiting:
-            aligned |= self._finished(*waiting.popleft())
-        return aligned
+            auxiliary_weights |= self._finish(*waiting.popleft())
+        return auxiliary_weights
 
-    def _finished(self, task: AlignmentTask, asked: PendingAnswer) -> dict[int, Weights]:
-        ((state, fit),) = self._engine.answers([asked])
+    def _finish(self, task: AlignmentTask, pending: PendingAnswer) -> dict[int, Weights]:
+        ((state, fit),) = self._engine.gather([pending])
         model = self._new_auxiliary()
         model.load_state(state)
         return {task.client: self.finish(task, model, fit)}

@@ -19,21 +19,21 @@ def place(
     than others; then, as all others do, the largest first, to the worker that has least to do.
 
     Args:
-        units: clients of each.
-        costs: of each unit.
-        before: the worker that holds the state of a client, where one does.
-        workers: that are there.
+        units: clients of each unit.
+        costs: cost of each unit.
+        before: worker that holds the state of a client, where one does.
+        workers: numbers of the workers that are there.
     """
     load = dict.fromkeys(workers, 0.0)
     most = max(_UNEVEN * sum(costs) / len(workers), max(costs, default=0.0))
-    placed: dict[int, int] = {}
+    placement: dict[int, int] = {}
     for unit in sorted(range(len(units)), key=lambda unit: -costs[unit]):
-        known = Counter(before[client] for client in units[unit] if before.get(client) in load)
-        if known and load[(worker := known.most_common(1)[0][0])] + costs[unit] <= most:
-            placed[unit] = worker
+        state_counts = Counter(before[client] for client in units[unit] if before.get(client) in load)
+        if state_counts and load[(worker := state_counts.most_common(1)[0][0])] + costs[unit] <= most:
+            placement[unit] = worker
             load[worker] += costs[unit]
     for unit in sorted(range(len(units)), key=lambda unit: -costs[unit]):
-        if unit not in placed:
-            placed[unit] = min(workers, key=lambda worker: (load[worker], worker))
-            load[placed[unit]] += costs[unit]
-    return [placed[unit] for unit in range(len(units))]
+        if unit not in placement:
+            placement[unit] = min(workers, key=lambda worker: (load[worker], worker))
+            load[placement[unit]] += costs[unit]
+    return [placement[unit] for unit in range(len(units))]

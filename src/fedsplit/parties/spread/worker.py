@@ -20,11 +20,11 @@ class SpreadWorker:
     """Answers an engine that spreads clients over workers.
 
     Args:
-        engine: computes the clients that this worker is given.
-        device: where it does.
-        copies: of the server model, for those clients; None where other processes have them.
-        alignment: fits auxiliary models of any client; it keeps none.
-        server: gives cut gradients for that.
+        engine: engine that computes the clients of this worker.
+        device: device that the engine computes on.
+        copies: copies of the server model for those clients; None where other processes have them.
+        alignment: alignment that fits auxiliary models of any client; it keeps none.
+        server: server that gives cut gradients for alignments.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class SpreadWorker:
             "install": self.install,
             "weights": self.weights,
             "forward": self.forward,
-            "evaluated": self.evaluated,
+            "forward_evaluating": self.forward_evaluating,
             "backward": self.backward,
             "probe": self.probe,
             "move": engine.move,
@@ -69,7 +69,7 @@ class SpreadWorker:
             }
 
     def answer(self, verb: str, *arguments: Any) -> Any:
-        """Do what is asked for."""
+        """Do what an engine asks for."""
         with torch.random.fork_rng(devices=[]):  # seeds of dropout stay in here
             return self._verbs[verb](*arguments)
 
@@ -80,28 +80,30 @@ class SpreadWorker:
 
     def install(self, part: Part, receivers: Sequence[Sequence[int]], *weights: Weights) -> None:
         """Give clients weights; `receivers` are those of each of `weights`."""
-        given = zip(receivers, weights, strict=True)
-        self._engine.install(part, {client: each for clients, each in given for client in clients})
+        messages = zip(receivers, weights, strict=True)
+        self._engine.install(
+            part, {client: client_weights for clients, client_weights in messages for client in clients}
+        )
 
     def weights(self, part: Part, clients: Sequence[int]) -> list[Weights] | list[Any]:
         """Weights in the order of `clients`, or stacks of them, as `StackedWeights` takes them."""
-        found = self._engine.weights(part, clients)
-        if isinstance(found, StackedWeights):
-            return [(list(positions), tensors) for positions, tensors in found.stacks]
-        return list(found)
+        client_weights = self._engine.weights(part, clients)
+        if isinstance(client_weights, StackedWeights):
+            return [(list(positions), tensors) for positions, tensors in client_weights.stacks]
+        return list(client_weights)
 
     def forward(
         self, clients: Sequence[int], round: int, step: int
     ) -> tuple[bool, Sequence[UploadStack] | Sequence[Upload]]:
-        """Smashed data, and whether they are stacks."""
+        """Smashed data, and True where they are stacks."""
         uploads = self._engine.forward(clients, round, step)
         if isinstance(uploads, StackedUploads):
             return True, list(uploads.stacks)
         return False, list(uploads)
 
-    def evaluated(self, clients: Sequence[int], round: int, step: int) -> list[Upload]:
+    def forward_evaluating(self, clients: Sequence[int], round: int, step: int) -> list[Upload]:
         """Smashed data as models are evaluated."""
-        return list(self._engine.evaluated(clients, round, step))
+        return list(self._engine.forward_evaluating(clients, round, step))
 
     def backward(self, round: int, step: int, dz: Mapping[int, torch.Tensor]) -> None:
         """Step clients along cut gradients."""
@@ -117,11 +119,11 @@ class SpreadWorker:
         self, clients: Sequence[int], round: int, work: LocalWork
     ) -> tuple[list[Upload], list[BatchLoss]]:
         """Uploads and losses of local epochs."""
-        trained = self._engine.train_local(clients, round, work)
-        return list(trained.uploads), trained.losses
+        training = self._engine.train_local(clients, round, work)
+        return list(training.uploads), training.losses
 
     def fix_server(self, server: Weights, initially: Weights) -> None:
-        """Take over what alignments that follow go by: the server model, and what first ones start from."""
+        """Take over the server model of later alignments, and the weights that first ones start from."""
         self._server.load(server)
         self._initially = initially
 
@@ -136,6 +138,6 @@ class SpreadWorker:
 
 
 def _load_copies(copies: SequentialCopies, clients: Sequence[int], states: State, weights: Weights) -> None:
-    """Let copies begin a round, of which some come with their states."""
+    """Let copies begin a round; some of them come with their states."""
     copies.give(states)
     copies.load(dict.fromkeys(clients, 0), weights)  # copies that are stepped one by one ask for no samples

@@ -20,8 +20,8 @@ class DpSgd(Defence):
         sigma: standard deviation of the noise on a batch's sum of gradients, in units of `clip`; without a
             clip as it is.
         clip: largest Euclidean norm of a sample's gradient, over all that the client trains; None leaves it.
-        delta: for which epsilon is told.
-        unit: what is hidden: `replace` a sample by another, or `zero_out` what it sends.
+        delta: probability that epsilon is stated for.
+        unit: unit that is hidden: `replace` a sample by another, or `zero_out` what it sends.
         smashed_sigma: noise on smashed data, as `sigma` of `Gaussian`; None leaves smashed data as they are.
         smashed_clip: largest Euclidean norm of a sample's smashed data; None: any.
     """
@@ -64,6 +64,6 @@ class DpSgd(Defence):
         return self._smashed.release(z, noise)
 
     @override
-    def perturbed(self, gradient: Tensor, noise: Noise) -> Tensor:
+    def perturb(self, gradient: Tensor, noise: Noise) -> Tensor:
         scale = self.sigma * (1.0 if self.gradient_clip is None else self.gradient_clip)
         return gradient + scale * noise.normal(gradient) if scale else gradient

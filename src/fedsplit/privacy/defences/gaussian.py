@@ -17,8 +17,8 @@ class Gaussian(AdditiveNoise):
     Args:
         sigma: standard deviation of the noise, in units of `clip`; without a clip as it is.
         clip: largest Euclidean norm of a sample's smashed data; None leaves them as they are.
-        delta: for which epsilon is told.
-        unit: what is hidden: `replace` a sample by another, or `zero_out` what it sends.
+        delta: probability that epsilon is stated for.
+        unit: unit that is hidden: `replace` a sample by another, or `zero_out` what it sends.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from fedsplit.config.values import Bits, ChannelDim, Percentile, PositiveFloat, 
 from fedsplit.errors import UserError
 from fedsplit.quant.codec import Quantizer
 from fedsplit.quant.codecs.affine_rows import AffineRows, QuantizedRows, RangeName, Rounding
-from fedsplit.quant.codecs.allocated import ALLOCATED_BITS, Allocated
+from fedsplit.quant.codecs.allocated import ALLOCATED_BITS, AllocatedAffine
 from fedsplit.quant.granularity import Granularity, GranularityName
 from fedsplit.quant.scales import ScaleType
 
@@ -72,23 +72,24 @@ def affine(
     range: RangeName = "minmax",
     percentile: Percentile = 99.9,
     scale_type: ScaleType = "bfloat16",
-) -> Affine | Allocated:
-    """`Affine` with a number of bits, or `Allocated` with a budget of bits.
+) -> Affine | AllocatedAffine:
+    """`Affine` codec with a number of bits, or `AllocatedAffine` codec with a budget of bits.
 
     Args:
-        bits: of a code; `auto` gives each channel its own number under `budget`.
-        budget: bits a value, of `auto`.
-        granularity: which values share a scale; it, `block_size` and `channel_dim` as of `Granularity`.
+        bits: bits of a code; `auto` gives each channel its own number under `budget`.
+        budget: bits per value, with `auto`.
+        granularity: division into rows that share a scale; it, `block_size` and `channel_dim` are those of
+            `Granularity`.
         symmetric: range from -a to a; else from the smallest to the largest value, and 0.
         rounding: `nearest`, or `stochastic`, whose mean is the value itself (with range `minmax`, and
             symmetric or with two bits or more).
         range: `minmax`, `percentile`, or `mse`, the part of the full range with the least squared error.
-        percentile: of values that lie in range `percentile`.
+        percentile: percentage of values that lie in range `percentile`.
 
     Raises:
         UserError: `auto` without a budget, a budget without `auto`.
     """
-    shared = Granularity(granularity, block_size, channel_dim)
+    scale_granularity = Granularity(granularity, block_size, channel_dim)
 
     def rows(bits: int) -> AffineRows:
         return AffineRows(bits, symmetric, rounding, range, percentile, scale_type)
@@ -96,7 +97,7 @@ def affine(
     if bits != "auto":
         if budget is not None:
             raise UserError("budget", budget, f"must be null with bits={bits}; it is for bits=auto")
-        return Affine(shared, rows(bits))
+        return Affine(scale_granularity, rows(bits))
     if budget is None:
         raise UserError("budget", budget, "must be a number of bits per value with bits=auto, such as 1.0")
-    return Allocated(budget, shared, [rows(each) for each in ALLOCATED_BITS])
+    return AllocatedAffine(budget, scale_granularity, [rows(row_bits) for row_bits in ALLOCATED_BITS])

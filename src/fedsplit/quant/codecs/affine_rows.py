@@ -39,8 +39,8 @@ class AffineRows:
     hold 0, with a whole zero point, so that zeros stay zeros.
 
     Args:
-        bits: of a code.
-        rounding: to the nearest code, or up or down at random so that the mean is kept.
+        bits: number of bits of a code.
+        rounding: `nearest` code, or `stochastic`: up or down at random so that the mean is kept.
         range: `minmax` the range of the row; `percentile` the one that so many percent of its values lie
             in; `mse` the fraction of the full range with the least squared error.
     """
@@ -63,9 +63,9 @@ class AffineRows:
         codes = torch.mul(rows, (1 / scale)[:, None])
         if self.rounding == "stochastic":
             # rounded down before the zero point is added, which would swallow digits of what is drawn
-            whole = zero_point.floor()
-            codes.add_(uniform(rows.shape, seed).to(rows.device).add_((zero_point - whole)[:, None]))
-            codes.floor_().add_(whole[:, None])
+            floor = zero_point.floor()
+            codes.add_(uniform(rows.shape, seed).to(rows.device).add_((zero_point - floor)[:, None]))
+            codes.floor_().add_(floor[:, None])
         else:
             codes.add_((zero_point + 0.5)[:, None])  # half a step, for conversion rounds down
         codes.clamp_(0, self.levels + 0.5)
@@ -87,7 +87,7 @@ class AffineRows:
         return sides + bit_packing.pack(form.codes.reshape(-1)[:count], self.bits)
 
     def unpack(self, payload: bytes, rows: int, length: int, count: int) -> QuantizedRows:
-        """The form that was packed; `Corrupt` where it was not packed by this quantizer."""
+        """Unpack the form of some rows; `Corrupt` where this quantizer did not pack it."""
         expect(payload, self.size(rows, count))
         sides, scales = self._beside(rows), rows * scale_bytes(self.scale_type)
         scale = unpack_scales(payload[:scales], self.scale_type)
@@ -97,7 +97,7 @@ class AffineRows:
             zero_point = bit_packing.unpack(payload[scales:sides], rows, self.bits)
         codes = bit_packing.unpack(payload[sides:], count, self.bits)
         if max(int(codes.max()), int(zero_point.max())) > self.levels:
-            raise Corrupt(f"a code is beyond the largest, {self.levels}")
+            raise Corrupt(f"a code is above {self.levels}, the largest of {self.bits} bits")
         if rows * length > count:
             codes = torch.cat([codes, codes.new_zeros(rows * length - count)])
         return QuantizedRows(codes.view(rows, length), scale, zero_point.to(torch.float32))
@@ -112,7 +112,7 @@ class AffineRows:
 
     def error_bound(self, rows: Tensor) -> Tensor:
         """The largest error of each value, float64: (half) a step, and the distance to the range."""
-        scale, zero_point = (each.double()[:, None] for each in self.grid(rows))
+        scale, zero_point = (column.double()[:, None] for column in self.grid(rows))
         values = rows.double()
         low, high = -zero_point * scale, (self.levels - zero_point) * scale
         outside = (values - high).clamp_min(0) + (low - values).clamp_min(0)
@@ -124,42 +124,42 @@ class AffineRows:
         low, high = self._range(rows)
         if self.range != "mse":
             return self._grid(low, high)
-        full = chosen = self._grid(low, high)
+        full = best = self._grid(low, high)
         stride = -(-rows.shape[1] // _SEARCHED)
         looked_at = rows[:, ::stride].contiguous()
         least = torch.full_like(low, torch.inf)
         for shrink in _SHRINKS:
-            tried = self._grid(low * shrink, high * shrink)
-            chosen, least = self._better(
-                chosen, least, tried, self._squared_error(looked_at, *tried, full[0])
+            candidate = self._grid(low * shrink, high * shrink)
+            best, least = self._better(
+                best, least, candidate, self._squared_error(looked_at, *candidate, full[0])
             )
         if stride == 1:
-            return chosen
+            return best
         # values outside the sample may lie far outside
-        errors = [self._squared_error(rows, *each, full[0]) for each in (full, chosen)]
-        return self._better(full, errors[0], chosen, errors[1])[0]
+        errors = [self._squared_error(rows, *grid, full[0]) for grid in (full, best)]
+        return self._better(full, errors[0], best, errors[1])[0]
 
     def _squared_error(self, rows: Tensor, scale: Tensor, zero_point: Tensor, unit: Tensor) -> Tensor:
         """Squared error of each row, in units whose squares neither overflow nor vanish."""
         codes = torch.mul(rows, (1 / scale)[:, None]).add_(zero_point[:, None])
-        decoded = codes.round_().clamp_(0, self.levels).sub_(zero_point[:, None]).mul_(scale[:, None])
-        return decoded.sub_(rows).mul_((1 / unit)[:, None]).square_().sum(1)
+        values = codes.round_().clamp_(0, self.levels).sub_(zero_point[:, None]).mul_(scale[:, None])
+        return values.sub_(rows).mul_((1 / unit)[:, None]).square_().sum(1)
 
     @staticmethod
     def _better(
-        one: tuple[Tensor, Tensor], error: Tensor, other: tuple[Tensor, Tensor], other_error: Tensor
+        a: tuple[Tensor, Tensor], error: Tensor, b: tuple[Tensor, Tensor], other_error: Tensor
     ) -> tuple[tuple[Tensor, Tensor], Tensor]:
         """Row by row the grid with the smaller error, and that error."""
-        scale, zero_point = (torch.where(other_error < error, b, a) for a, b in zip(one, other, strict=True))
+        scale, zero_point = (torch.where(other_error < error, b, a) for a, b in zip(a, b, strict=True))
         return (scale, zero_point), torch.minimum(error, other_error)
 
     def _range(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         if self.range == "percentile":
             outside = (1 - self.percentile / 100) / 2
-            ordered = rows.sort(1).values
-            last = rows.shape[1] - 1
-            cut = round(last * outside)
-            low, high = ordered[:, cut], ordered[:, last - cut]
+            sorted_rows = rows.sort(1).values
+            last_place = rows.shape[1] - 1
+            cut = round(last_place * outside)
+            low, high = sorted_rows[:, cut], sorted_rows[:, last_place - cut]
         else:
             low, high = rows.amin(1), rows.amax(1)  # much faster than aminmax
         return low.clamp_max(0), high.clamp_min(0)
@@ -175,6 +175,6 @@ class AffineRows:
             # both ends must lie on the grid: what is beyond it could not keep its mean
             zero_point = zero_point.clamp(low.lt(0).float(), self.levels - high.gt(0).float())
             above, below = high / (self.levels - zero_point), -low / zero_point
-            needed = torch.maximum(above.nan_to_num(), below.nan_to_num())
-            scale = round_up(torch.maximum(scale, needed), self.scale_type)
+            least_scale = torch.maximum(above.nan_to_num(), below.nan_to_num())
+            scale = round_up(torch.maximum(scale, least_scale), self.scale_type)
         return scale, zero_point

@@ -36,7 +36,7 @@ class Cast(Quantizer[Tensor]):
         expect(payload, self.size(shape))
         values = from_bytes(payload, self.dtype)
         if not is_finite(values):
-            raise Corrupt("a value is not finite")
+            raise Corrupt("the payload has a value that is not finite")
         return values
 
     @override

@@ -36,7 +36,8 @@ class Float8(Quantizer[ScaledFloats]):
     Source: P. Micikevicius et al., "FP8 Formats for Deep Learning", 2022.
 
     Args:
-        granularity: which values share a scale; it, `block_size` and `channel_dim` as of `Granularity`.
+        granularity: division into rows that share a scale; it, `block_size` and `channel_dim` are those of
+            `Granularity`.
     """
 
     def __init__(
@@ -54,8 +55,8 @@ class Float8(Quantizer[ScaledFloats]):
     def quantize(self, x: Tensor, seed: int) -> ScaledFloats:
         rows = self.granularity.split(x)
         scale = self._scale(rows)
-        scaled = (rows * (1 / scale)[:, None]).clamp_(-_LARGEST, _LARGEST)
-        return ScaledFloats(scaled.to(torch.float8_e4m3fn), scale)
+        scaled_rows = (rows * (1 / scale)[:, None]).clamp_(-_LARGEST, _LARGEST)
+        return ScaledFloats(scaled_rows.to(torch.float8_e4m3fn), scale)
 
     def _scale(self, rows: Tensor) -> Tensor:
         return round_up(torch.maximum(-rows.amin(1), rows.amax(1)) / _LARGEST, self.scale_type)
@@ -78,7 +79,7 @@ class Float8(Quantizer[ScaledFloats]):
         scale = unpack_scales(payload[:scales], self.scale_type)
         values = from_bytes(payload[scales:].ljust(rows * length, b"\0"), torch.float8_e4m3fn)
         if values.to(torch.float32).isnan().any():
-            raise Corrupt("a value is not finite")
+            raise Corrupt("the payload has a value that is not finite")
         return ScaledFloats(values.view(rows, length), scale)
 
     @override

@@ -8,7 +8,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from fedsplit.quant.bit_packing import from_bytes, to_bytes
-from fedsplit.quant.codec import Codec, Simulated, is_finite, require_finite
+from fedsplit.quant.codec import Codec, Transfer, is_finite, require_finite
 from fedsplit.quant.message import Corrupt, Message, expect
 
 
@@ -28,18 +28,18 @@ class Identity(Codec):
         expect(message.payload, prod(message.shape) * message.dtype.itemsize)
         values = from_bytes(message.payload, message.dtype).view(message.shape)
         if message.dtype.is_floating_point and not is_finite(values):
-            raise Corrupt("a value is not finite")
+            raise Corrupt("the payload has a value that is not finite")
         return values
 
     @override
-    def simulate(self, x: Tensor, *, seed: int = 0) -> Simulated:
+    def simulate(self, x: Tensor, *, seed: int = 0) -> Transfer:
         require_finite(x)
-        return Simulated(x, x.numel() * x.element_size())
+        return Transfer(x, x.numel() * x.element_size())
 
     @override
-    def transmit(self, x: Tensor, *, seed: int = 0) -> Simulated:
+    def transmit(self, x: Tensor, *, seed: int = 0) -> Transfer:
         message = self.encode(x)
-        return Simulated(x, len(message.payload), message)
+        return Transfer(x, len(message.payload), message)
 
     @override
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:

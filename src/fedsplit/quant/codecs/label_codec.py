@@ -11,13 +11,13 @@ from fedsplit.quant.message import Message
 
 
 class LabelCodec(ABC):
-    """Codes the labels of a batch, of the type `decoded`."""
+    """Codec of a batch's labels, of the type `label_type`."""
 
-    decoded: torch.dtype = torch.int64
+    label_type: torch.dtype = torch.int64
     """Type of labels, before they travel and after."""
 
     context: int | None = None
-    """The most positions of a sample, of labels `(b, t)`; None of labels that no length goes with."""
+    """Most positions of a sample, for labels `(b, t)`; None for labels without positions."""
 
     @abstractmethod
     def size(self, labels: Tensor) -> int:
@@ -25,11 +25,11 @@ class LabelCodec(ABC):
 
     @abstractmethod
     def load(self, samples: int, positions: int | Fraction) -> int | Fraction:
-        """Bytes of the labels of so many samples, which have so many positions in all, or in the mean."""
+        """Bytes of the labels of some samples; `positions` is their number in all, or its mean."""
 
     @abstractmethod
     def encode(self, labels: Tensor) -> Message:
-        """The message of labels.
+        """Encode labels into a message.
 
         Raises:
             ValueError: they are no labels of this run.
@@ -37,18 +37,18 @@ class LabelCodec(ABC):
 
     @abstractmethod
     def decode(self, message: Message) -> Tensor:
-        """The labels.
+        """Decode the labels of a message.
 
         Raises:
-            Corrupt: the message was altered, or no labels of this run are in it.
+            Corrupt: the message was altered, or has no labels of this run.
         """
 
     @abstractmethod
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
-        """The most bytes that the payload of labels of this shape can have."""
+        """Most bytes that the payload of labels of this shape can have."""
 
 
 def smallest_type(largest: int) -> torch.dtype:
-    """The smallest unsigned type that holds whole numbers from 0 to `largest`; int64 beyond 32 bits."""
+    """Smallest unsigned type that holds whole numbers from 0 to `largest`; int64 beyond 32 bits."""
     types = (torch.uint8, torch.uint16, torch.uint32, torch.int64)
     return next(dtype for dtype in types if largest <= torch.iinfo(dtype).max)

@@ -30,24 +30,24 @@ class Labels(LabelCodec):
 
     @override
     def encode(self, labels: Tensor) -> Message:
-        if self._strangers(labels):
-            raise ValueError(f"a label is none of {self.num_classes} classes")
+        if self._has_strangers(labels):
+            raise ValueError(f"a label is not from 0 to {self.num_classes - 1}")
         return Message.seal(to_bytes(labels.to(self.dtype)), tuple(labels.shape), torch.int64)
 
     @override
     def decode(self, message: Message) -> Tensor:
         payload = message.verified_payload()
         if message.dtype != torch.int64:
-            raise Corrupt(f"labels are no {message.dtype}")
+            raise Corrupt(f"labels have type {message.dtype}, and must have {self.label_type}")
         expect(payload, prod(message.shape) * self.dtype.itemsize)
         labels = from_bytes(payload, self.dtype).to(torch.int64).view(message.shape)
-        if self._strangers(labels):
-            raise Corrupt(f"a label is none of {self.num_classes} classes")
+        if self._has_strangers(labels):
+            raise Corrupt(f"a label is not from 0 to {self.num_classes - 1}")
         return labels
 
     @override
     def largest(self, shape: Sequence[int], dtype: torch.dtype) -> int:
         return prod(shape) * self.dtype.itemsize
 
-    def _strangers(self, labels: Tensor) -> bool:
+    def _has_strangers(self, labels: Tensor) -> bool:
         return bool(((labels < 0) | (labels >= self.num_classes)).any())

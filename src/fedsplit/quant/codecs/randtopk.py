@@ -18,7 +18,7 @@ class RandTopK(TopK):
     Sparsification", 2023.
 
     Args:
-        fraction: of the values that are kept, at least one of each sample.
+        fraction: fraction of the values that are kept, at least one of each sample.
         alpha: probability to choose among the others.
     """
 
@@ -28,15 +28,15 @@ class RandTopK(TopK):
 
     @override
     def select_places(self, rows: Tensor, seed: int) -> Tensor:
-        count, length, kept = self.rows_of(rows.shape)
-        draws = uniform(torch.Size((count, kept + length)), seed).to(rows.device)
-        others = (draws[:, :kept] < self.alpha).sum(1, keepdim=True).clamp_max(length - kept)
+        count, length, k = self.rows_of(rows.shape)
+        draws = uniform(torch.Size((count, k + length)), seed).to(rows.device)
+        random_count = (draws[:, :k] < self.alpha).sum(1, keepdim=True).clamp_max(length - k)
         largest = torch.zeros_like(rows, dtype=torch.bool)
         largest.scatter_(1, super().select_places(rows, seed), True)
         # in random order the largest come first; keep of them all but `others`, then others
-        order = (draws[:, kept:] + ~largest).argsort(1)
-        ranks = torch.arange(kept, device=rows.device)
-        places = torch.where(ranks < kept - others, ranks, ranks + others)
+        order = (draws[:, k:] + ~largest).argsort(1)
+        ranks = torch.arange(k, device=rows.device)
+        places = torch.where(ranks < k - random_count, ranks, ranks + random_count)
         return order.gather(1, places)
 
     @override

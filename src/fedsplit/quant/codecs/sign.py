@@ -14,7 +14,7 @@ from fedsplit.quant import bit_packing
 from fedsplit.quant.codec import Quantizer
 from fedsplit.quant.granularity import Granularity, GranularityName
 from fedsplit.quant.message import Corrupt, expect
-from fedsplit.quant.scales import ScaleType, nearest, pack_values, scale_bytes, unpack_values
+from fedsplit.quant.scales import ScaleType, pack_values, round_to_nearest, scale_bytes, unpack_values
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Sign(Quantizer[Signs]):
     Schemes", 2019.
 
     Args:
-        granularity: which values share a magnitude; it, `block_size` and `channel_dim` as of `Granularity`.
+        granularity: division into rows that share a magnitude; it, `block_size` and `channel_dim` are those
+            of `Granularity`.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class Sign(Quantizer[Signs]):
         values[-1] -= rows.numel() - x.numel()  # the padding of a last block
         # divided before it is summed: a sum of huge values would overflow
         magnitude = (rows.abs() / values[:, None]).sum(1)
-        return Signs((rows >= 0).to(torch.uint8), nearest(magnitude, self.scale_type))
+        return Signs((rows >= 0).to(torch.uint8), round_to_nearest(magnitude, self.scale_type))
 
     @override
     def dequantize(self, form: Signs, shape: Sequence[int]) -> Tensor:
@@ -75,7 +76,7 @@ class Sign(Quantizer[Signs]):
         magnitudes = rows * scale_bytes(self.scale_type)
         magnitude = unpack_values(payload[:magnitudes], self.scale_type)
         if (magnitude < 0).any():
-            raise Corrupt("a magnitude is below 0")
+            raise Corrupt("the payload has a magnitude below 0")
         signs = bit_packing.unpack(payload[magnitudes:], prod(shape), 1)
         padding = signs.new_zeros(rows * length - len(signs))
         return Signs(torch.cat([signs, padding]).view(rows, length), magnitude)

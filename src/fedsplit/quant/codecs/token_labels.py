@@ -19,12 +19,12 @@ class TokenLabels(LabelCodec):
     type that holds them. The largest code, `vocabulary`, stands for a position that is ignored.
 
     Args:
-        vocabulary: labels are from 0 to below this.
-        context: the most positions of a sample; each has one at least.
+        vocabulary: number of labels, which are from 0 to below it.
+        context: most positions of a sample, which has one at least.
         ignored: label of a position that is no target.
         padding: label of a position behind the end of a sample.
-        first_only: whether position 0 has the only label of a sample, such as its class, and all others are
-            ignored: then that label alone travels.
+        first_only: True if position 0 has the only label of a sample, such as its class, and all others are
+          ignored: then that label alone travels.
     """
 
     context: int
@@ -49,14 +49,16 @@ class TokenLabels(LabelCodec):
     def encode(self, labels: Tensor) -> Message:
         lengths = (labels != self._padding).sum(1)
         if len(lengths) and not 1 <= int(lengths.min()) <= int(lengths.max()) <= self.context:
-            raise ValueError(f"a sample has no position, or more than {self.context}")
-        coded, others = self._places(lengths, labels.shape[1])
-        codes = labels[coded]
-        ignored = codes == self._ignored
-        strange = ((codes < 0) & ~ignored) | (codes >= self.vocabulary)
-        if strange.any() or (labels[others] != self._ignored).any():
-            raise ValueError(f"a label is none of {self.vocabulary}, or stands where none can")
-        codes = codes.masked_fill(ignored, self.vocabulary)
+            raise ValueError(f"a sample must have from 1 to {self.context} positions")
+        sent_positions, other_positions = self._places(lengths, labels.shape[1])
+        codes = labels[sent_positions]
+        is_ignored = codes == self._ignored
+        is_unknown = ((codes < 0) & ~is_ignored) | (codes >= self.vocabulary)
+        if is_unknown.any() or (labels[other_positions] != self._ignored).any():
+            raise ValueError(
+                f"a label is not from 0 to {self.vocabulary - 1}, or stands where none is allowed"
+            )
+        codes = codes.masked_fill(is_ignored, self.vocabulary)
         payload = to_bytes(lengths.to(self._length)) + to_bytes(codes.to(self._code))
         return Message.seal(payload, tuple(labels.shape), torch.int64)
 
@@ -64,23 +66,23 @@ class TokenLabels(LabelCodec):
     def decode(self, message: Message) -> Tensor:
         payload = message.verified_payload()
         if message.dtype != torch.int64 or len(message.shape) != 2:
-            raise Corrupt(f"labels of text are no {message.dtype} of shape {message.shape}")
+            raise Corrupt(f"labels of text have type {message.dtype} and shape {message.shape}")
         samples, positions = message.shape
         if positions > self.context:
-            raise Corrupt(f"{positions} positions came, {self.context} is the most")
+            raise Corrupt(f"a batch has {positions} positions, and at most {self.context} are allowed")
         start = samples * self._length.itemsize
         expect(payload[:start], start)
         lengths = from_bytes(payload[:start], self._length).to(torch.int64)
         if samples and not 1 <= int(lengths.min()) <= int(lengths.max()) <= positions:
-            raise Corrupt(f"a sample has no position, or more than {positions}")
+            raise Corrupt(f"a sample must have from 1 to {positions} positions")
         expect(payload, int(self.load(samples, int(lengths.sum()))))
         codes = from_bytes(payload[start:], self._code).to(torch.int64)
         if ((codes < 0) | (codes > self.vocabulary)).any():
-            raise Corrupt(f"a label is none of {self.vocabulary}")
-        coded, others = self._places(lengths, positions)
+            raise Corrupt(f"a label is not from 0 to {self.vocabulary - 1}")
+        sent_positions, other_positions = self._places(lengths, positions)
         labels = torch.full(message.shape, self._padding)
-        labels[others] = self._ignored
-        labels[coded] = codes.masked_fill(codes == self.vocabulary, self._ignored)
+        labels[other_positions] = self._ignored
+        labels[sent_positions] = codes.masked_fill(codes == self.vocabulary, self._ignored)
         return labels
 
     @override
@@ -92,5 +94,5 @@ class TokenLabels(LabelCodec):
         """Positions whose labels travel, and the other real positions; masks `(b, t)`."""
         place = torch.arange(positions, device=lengths.device)
         real = place < lengths[:, None]
-        coded = real & (place == 0) if self.first_only else real
-        return coded, real & ~coded
+        is_sent = real & (place == 0) if self.first_only else real
+        return is_sent, real & ~is_sent

@@ -32,14 +32,14 @@ class TopK(Quantizer[Sparse]):
     Source: A. F. Aji and K. Heafield, "Sparse Communication for Distributed Gradient Descent", 2017.
 
     Args:
-        fraction: of the values that are kept, at least one of each sample.
+        fraction: fraction of the values that are kept, at least one of each sample.
     """
 
     def __init__(self, *, fraction: Share) -> None:
         self.fraction = fraction
 
     def rows_of(self, shape: Sequence[int]) -> tuple[int, int, int]:
-        """Number of rows, their length, and how many values of each are kept."""
+        """Number of rows, their length, and the number of values of each that are kept."""
         rows = shape[0] if len(shape) > 1 else 1
         length = prod(shape) // max(1, rows)
         return rows, length, max(1, round(self.fraction * length))
@@ -50,13 +50,13 @@ class TopK(Quantizer[Sparse]):
         values = x.view(rows, length)
         places = self.select_places(values, seed).sort(1).values
         limits = torch.finfo(torch.bfloat16)
-        kept = values.gather(1, places).clamp_(limits.min, limits.max)
-        return Sparse(kept.to(torch.bfloat16), places)
+        values_to_send = values.gather(1, places).clamp_(limits.min, limits.max)
+        return Sparse(values_to_send.to(torch.bfloat16), places)
 
     def select_places(self, rows: Tensor, seed: int) -> Tensor:
         """Select the places `(r, k)` of `rows (r, n)` whose values are sent."""
-        _, _, kept = self.rows_of(rows.shape)
-        return rows.abs().topk(kept, 1, sorted=False).indices
+        _, _, k = self.rows_of(rows.shape)
+        return rows.abs().topk(k, 1, sorted=False).indices
 
     @override
     def dequantize(self, form: Sparse, shape: Sequence[int]) -> Tensor:
@@ -72,29 +72,29 @@ class TopK(Quantizer[Sparse]):
     @override
     def unpack(self, payload: bytes, shape: Sequence[int]) -> Sparse:
         expect(payload, self.size(shape))
-        rows, length, kept = self.rows_of(shape)
-        values = from_bytes(payload[: 2 * rows * kept], torch.bfloat16).view(rows, kept)
-        places = bit_packing.unpack(payload[2 * rows * kept :], rows * kept, _bits_below(length))
-        places = places.to(torch.int64).view(rows, kept)
+        rows, length, k = self.rows_of(shape)
+        values = from_bytes(payload[: 2 * rows * k], torch.bfloat16).view(rows, k)
+        places = bit_packing.unpack(payload[2 * rows * k :], rows * k, _bits_below(length))
+        places = places.to(torch.int64).view(rows, k)
         if not torch.isfinite(values).all():
-            raise Corrupt("a value is not finite")
+            raise Corrupt("the payload has a value that is not finite")
         if int(places.max()) >= length or (places.diff(dim=1) <= 0).any():
-            raise Corrupt("places are not ascending within a sample")
+            raise Corrupt("the places within a sample must ascend, and be below its length")
         return Sparse(values, places)
 
     @override
     def size(self, shape: Sequence[int]) -> int:
         if prod(shape) == 0:
             return 0
-        rows, length, kept = self.rows_of(shape)
-        return 2 * rows * kept + bit_packing.packed_size(rows * kept, _bits_below(length))
+        rows, length, k = self.rows_of(shape)
+        return 2 * rows * k + bit_packing.packed_size(rows * k, _bits_below(length))
 
     @override
     def bound(self, x: Tensor) -> Tensor:
-        """See `Quantizer.bound`: of any value that is as large as the least that is kept, 2^-8 of it."""
-        rows, length, kept = self.rows_of(x.shape)
+        """Largest error of each value: 2^-8 of it if at least the least that is kept, else all of it."""
+        rows, length, k = self.rows_of(x.shape)
         values = x.double().abs().view(rows, length)
-        least = values.topk(kept, 1).values[:, -1:]
+        least = values.topk(k, 1).values[:, -1:]
         limits = torch.finfo(torch.bfloat16)
         cast = values / 256 + limits.tiny + (values - limits.max).clamp_min(0)
         # values as large as the least that is kept may be kept or not

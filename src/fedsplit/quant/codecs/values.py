@@ -19,7 +19,7 @@ _BYTES = 4
 class Values(LabelCodec):
     """Labels that are numbers, as float32."""
 
-    decoded = torch.float32
+    label_type = torch.float32
 
     @override
     def size(self, labels: Tensor) -> int:
@@ -32,18 +32,18 @@ class Values(LabelCodec):
     @override
     def encode(self, labels: Tensor) -> Message:
         if not torch.isfinite(labels).all():
-            raise ValueError("a label is no number")
+            raise ValueError("a label is not a finite number")
         return Message.seal(to_bytes(labels.to(torch.float32)), tuple(labels.shape), torch.float32)
 
     @override
     def decode(self, message: Message) -> Tensor:
         payload = message.verified_payload()
         if message.dtype != torch.float32:
-            raise Corrupt(f"labels are no {message.dtype}")
+            raise Corrupt(f"labels have type {message.dtype}, and must have {self.label_type}")
         expect(payload, prod(message.shape) * _BYTES)
         labels = from_bytes(payload, torch.float32).view(message.shape)
         if not is_finite(labels):
-            raise Corrupt("a label is no number")
+            raise Corrupt("a label is not a finite number")
         return labels
 
     @override

@@ -21,7 +21,7 @@ class Zstd(Quantizer[Form], Generic[Form]):
     Source: RFC 8878.
 
     Args:
-        level: of zstandard; higher is smaller and slower.
+        level: level of zstandard; higher is smaller and slower.
     """
 
     def __init__(self, codec: Quantizer[Form], level: int) -> None:
@@ -49,18 +49,18 @@ class Zstd(Quantizer[Form], Generic[Form]):
         if kind == _PLAIN:
             return self.codec.unpack(content, shape)
         if kind != _COMPRESSED:
-            raise Corrupt("neither compressed nor plain")
-        return self.codec.unpack(self._decompressed(content, self.codec.max_size(shape)), shape)
+            raise Corrupt("the first byte must say that the rest is compressed or plain")
+        return self.codec.unpack(self._decompress(content, self.codec.max_size(shape)), shape)
 
-    def _decompressed(self, content: bytes, limit: int) -> bytes:
+    def _decompress(self, content: bytes, limit: int) -> bytes:
         try:
-            declared = zstandard.get_frame_parameters(content).content_size
-            if declared > limit:  # also where nothing is declared
-                raise Corrupt(f"{declared} bytes are declared, at most {limit} can be")
+            declared_size = zstandard.get_frame_parameters(content).content_size
+            if declared_size > limit:  # also where nothing is declared
+                raise Corrupt(f"{declared_size} bytes are declared, and at most {limit} are allowed")
             plain = zstandard.ZstdDecompressor().decompress(content, allow_extra_data=False)
         except zstandard.ZstdError as error:
-            raise Corrupt(f"not compressed by zstandard ({error})") from error
-        expect(plain, declared)
+            raise Corrupt(f"the content is not compressed by zstandard ({error})") from error
+        expect(plain, declared_size)
         return plain
 
     @override
@@ -69,7 +69,7 @@ class Zstd(Quantizer[Form], Generic[Form]):
 
     @override
     def size(self, shape: Sequence[int]) -> None:
-        """See `Quantizer.size`: it depends on the values."""
+        return None  # it depends on the values
 
     @override
     def max_size(self, shape: Sequence[int]) -> int:

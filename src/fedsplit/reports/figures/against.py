@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from typing_extensions import override
 
 from fedsplit.reports.figures.figure_type import FigureType
-from fedsplit.reports.figures.groups import by_number, numbers_first, over_seeds, seeds_drawn
+from fedsplit.reports.figures.groups import by_number, describe_seeds, numbers_first, over_seeds
 from fedsplit.reports.figures.measures import Moment, at_moment, axis_label, column
 from fedsplit.reports.figures.setting import ALPHA, AUXILIARY, BITS, SettingAxis, setting, thin_ticks
 from fedsplit.reports.figures.style import blank_figure, legend_below, log_axis, looks, tidy
@@ -72,7 +72,7 @@ class Against(FigureType[Sequence[Series]]):
             (but labels).
         y: a column of metrics.csv.
         log: x also has a logarithmic scale where its numbers go far apart.
-        spread: what error bars are.
+        spread: number that error bars show.
     """
 
     x: str = ALPHA
@@ -112,7 +112,7 @@ class Against(FigureType[Sequence[Series]]):
             points.setdefault(group.runs[0].setting_beside(apart), []).append(point)
         one_of_each = list({run.setting_beside(apart): run for run in runs}.values())
         return [
-            Series(line.label, line.hue, line.setting, _sorted(points[line.runs[0].setting_beside(apart)]))
+            Series(line.label, line.hue, line.setting, _sort(points[line.runs[0].setting_beside(apart)]))
             for line in over_seeds(one_of_each, self.by, apart)
         ]
 
@@ -152,7 +152,7 @@ class Against(FigureType[Sequence[Series]]):
         scale.set_ticks(axes, _BIT_TICKS if self.x == BITS else ())
         seeds = [point.seeds for line in data for point in line.points]
         texts = legend_texts([line.label for line in data])
-        legend_below(figure, drawn, texts, seeds_drawn(seeds, BAND_WORDS[self.spread]))
+        legend_below(figure, drawn, texts, describe_seeds(seeds, BAND_WORDS[self.spread]))
         thin_ticks(axes)
         return figure
 
@@ -163,5 +163,5 @@ def _mean(xs: Sequence[float | str]) -> float | str:
     return fmean(numbers) if len(set(numbers)) > 1 else xs[0]
 
 
-def _sorted(points: Sequence[Point]) -> tuple[Point, ...]:
+def _sort(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(sorted(points, key=lambda point: numbers_first(point.x)))

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
-from fedsplit.reports.figures.groups import over_seeds, seeds_drawn
+from fedsplit.reports.figures.groups import describe_seeds, over_seeds
 from fedsplit.reports.figures.style import (
     INK,
     OKABE_ITO,
@@ -42,7 +42,7 @@ class Bar:
     """Runs that differ only in their seed, as a `Group`.
 
     Args:
-        parts: of a whole run, by column of metrics.csv: MB or seconds, the mean over seeds; none is 0.
+        parts: parts of a whole run, by column of metrics.csv: MB or seconds, the mean over seeds; none is 0.
     """
 
     label: str
@@ -143,7 +143,7 @@ class Bars(FigureType[Sequence[Bar]]):
                     Patch(facecolor=PALE, edgecolor="white", linewidth=0, hatch=_DOWN),
                 ]
                 labels += ["up", "down"]
-        legend_below(figure, handles, labels, seeds_drawn([bar.seeds for bar in data], "Mean"))
+        legend_below(figure, handles, labels, describe_seeds([bar.seeds for bar in data], "Mean"))
         return figure
 
 

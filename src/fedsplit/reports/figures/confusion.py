@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from typing_extensions import override
 
 from fedsplit.errors import UserError
-from fedsplit.files.bounded import csv_rows, reading, whole
+from fedsplit.files.bounded import csv_rows, parse_whole_number, reading
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
 from fedsplit.reports.figures.groups import count_noun, over_seeds
 from fedsplit.reports.figures.style import LABEL_SIZE, TEXT_SIZE, blank_figure, tidy, wrap_label
@@ -91,7 +91,7 @@ def read_confusion(run: Path) -> tuple[tuple[str, ...], tuple[tuple[int, ...], .
     """
     with reading(run, CONFUSION, "only runs that have ended do"):
         (_, *classes), *rows = (row for _, row in csv_rows(run / CONFUSION))
-        counts = tuple(tuple(map(whole, row[1:])) for row in rows)
+        counts = tuple(tuple(map(parse_whole_number, row[1:])) for row in rows)
     square = bool(classes) and {len(row) for row in counts} == {len(classes)} == {len(counts)}
     if not square:
         raise UserError("run", run, f"{CONFUSION} must not be damaged")

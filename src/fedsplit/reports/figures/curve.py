@@ -10,7 +10,7 @@ from typing_extensions import override
 from fedsplit.config.values import Range, fits
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.figure_type import FigureType, Series, keep_first
-from fedsplit.reports.figures.groups import Group, by_number, count_noun, over_seeds, seeds_drawn
+from fedsplit.reports.figures.groups import Group, by_number, count_noun, describe_seeds, over_seeds
 from fedsplit.reports.figures.lines import Line, Looks, draw_lines, draw_targets
 from fedsplit.reports.figures.measures import Progress, axis_label, column, lower_is_better, progress
 from fedsplit.reports.figures.style import (
@@ -54,7 +54,7 @@ class Curve(FigureType[Sequence[Line]]):
     Args:
         y: a column of metrics.csv; `accuracy` and `loss` are those of the test images.
         targets: values of y; a line marks the x at which each curve reaches them.
-        spread: what the band is.
+        spread: number that the band shows.
         panels: side by side, for more lines than one holds; in each, the lines of all others are pale.
     """
 
@@ -109,10 +109,10 @@ class Curve(FigureType[Sequence[Line]]):
             mean=mean,
             low=tuple(low for low, _ in bands),
             high=tuple(high for _, high in bands),
-            reached=tuple(self._reached(x, mean, target) for target in self.targets),
+            first_x=tuple(self._first_x(x, mean, target) for target in self.targets),
         )
 
-    def _reached(self, x: Sequence[float], mean: Sequence[float], target: float) -> float | None:
+    def _first_x(self, x: Sequence[float], mean: Sequence[float], target: float) -> float | None:
         sign = -1 if lower_is_better(self.y) else 1
         return next((at for at, value in zip(x, mean, strict=True) if sign * value >= sign * target), None)
 
@@ -143,7 +143,7 @@ class Curve(FigureType[Sequence[Line]]):
         drawn = draw_lines(axes, data, found, crowded="x" in self.log)
         self._scale(axes, data)
         texts = legend_texts([line.label for line in data])
-        legend_below(figure, drawn, texts, self._seeds_drawn(data))
+        legend_below(figure, drawn, texts, self._describe_seeds(data))
         figure.set_figheight(figure.get_figheight() + self._draw_targets(axes, data, data, found))
         return figure
 
@@ -167,7 +167,7 @@ class Curve(FigureType[Sequence[Line]]):
             height = self._draw_targets(axes, lines, data, found)
             axes.set_title(title, fontsize=LABEL_SIZE, pad=4 + 72 * height)
             raised = max(raised, height)
-        note = [self._seeds_drawn(data), "the lines of other panels are pale" if len(parts) > 1 else None]
+        note = [self._describe_seeds(data), "the lines of other panels are pale" if len(parts) > 1 else None]
         words = "; ".join(filter(None, note))
         figure.supxlabel(words[:1].upper() + words[1:], fontsize=TEXT_SIZE)
         figure.set_figheight(figure.get_figheight() + raised + lowered)
@@ -191,8 +191,8 @@ class Curve(FigureType[Sequence[Line]]):
         load_up_to = _largest(data) if self.x == "load" else None
         return draw_targets(axes, lines, self.targets, found, load_up_to=load_up_to)
 
-    def _seeds_drawn(self, lines: Sequence[Line]) -> str | None:
-        return seeds_drawn([line.seeds for line in lines], BAND_WORDS[self.spread])
+    def _describe_seeds(self, lines: Sequence[Line]) -> str | None:
+        return describe_seeds([line.seeds for line in lines], BAND_WORDS[self.spread])
 
 
 def _is_named(hue: str, names: Sequence[str]) -> bool:

@@ -25,7 +25,7 @@ class SeriesLimits:
     """Largest numbers of colours and series that readers can tell apart in a figure.
 
     Args:
-        series: in all.
+        series: number of series in all.
         settings: beside what colours stand for, where there is more than one colour.
     """
 
@@ -116,14 +116,14 @@ def _have_colours(hues: Sequence[str]) -> bool:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class RenderedFigure:
     """A figure of an experiment, whole in memory.
 
     Args:
-        name: of its files, without the ending.
-        description: what is to be seen, in a sentence or two; may be empty.
+        name: name of its files, without the ending.
+        description: description of the figure in a sentence or two; may be empty.
         images: the content of its files, by format (`png`, `pdf`, `svg`).
-        runs: that are drawn, and those of `left_out`.
+        runs: runs that are drawn, and those of `left_out`.
         left_out: labels of what would be more than a reader can tell apart.
     """
 

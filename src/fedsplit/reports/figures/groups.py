@@ -15,9 +15,9 @@ class Group:
     """Runs that differ only in their seed.
 
     Args:
-        hue: what its colour and marker stand for: the beginning of `label`.
+        hue: value that its colour and marker stand for: the beginning of `label`.
         setting: the rest of `label`; may be empty.
-        runs: by seed.
+        runs: runs by seed.
     """
 
     label: str
@@ -35,9 +35,9 @@ def over_seeds(runs: Sequence[Run], by: str = "algorithm", apart: Sequence[str] 
     """Runs in groups that differ in nothing but their seed and what is at or below the keys `apart`.
 
     Args:
-        runs: of each setting and seed there must be one (see `without_repeats`).
+        runs: runs, one of each setting and seed (see `without_repeats`).
         by: the group or dotted key that colours stand for.
-        apart: in which runs of a group may differ.
+        apart: keys in which runs of a group may differ.
 
     Returns:
         Groups in the order of their legend: algorithms as they always are, all else by name and number.
@@ -45,7 +45,7 @@ def over_seeds(runs: Sequence[Run], by: str = "algorithm", apart: Sequence[str] 
     Raises:
         UserError: no run has what colours should stand for.
     """
-    if runs and not any(run.named(by) for run in runs):
+    if runs and not any(run.names_at(by) for run in runs):
         raise UserError("by", by, "must be a group or a dotted key of config.yaml that one of the runs has")
     by_setting: dict[Setting, list[Run]] = {}
     for run in label_runs(runs, by, apart):
@@ -58,7 +58,7 @@ def count_noun(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def seeds_drawn(seeds: Sequence[Sequence[int]], what: str = "Mean and range") -> str | None:
+def describe_seeds(seeds: Sequence[Sequence[int]], what: str = "Mean and range") -> str | None:
     """Number of seeds behind means, in words; None where nothing has more than one seed."""
     counts = {len(each) for each in seeds}
     if counts <= {1}:

@@ -19,7 +19,7 @@ class Line:
         x: mean over seeds of what was used up after each round that all of them have: rounds, MB or seconds.
         mean: over seeds, at each x.
         low: lower end of the band, at each x; `high` the upper one.
-        reached: for each target, the first x at which the mean is as good; None where it never is.
+        first_x: first x for each target at which the mean is as good; None where it never is.
     """
 
     label: str
@@ -30,7 +30,7 @@ class Line:
     mean: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
-    reached: tuple[float | None, ...] = ()
+    first_x: tuple[float | None, ...] = ()
 
 
 Looks: TypeAlias = Mapping[Series, Look]
@@ -42,7 +42,7 @@ def draw_lines(axes: "Axes", lines: Sequence[Line], found: Looks, *, crowded: bo
     """Draw lines with markers and bands; their handles for a legend.
 
     Args:
-        crowded: whether points lie closer together at one end, as on a logarithmic axis: markers do not.
+        crowded: True if points lie closer together at one end, as on a logarithmic axis: markers do not.
     """
     drawn: list[object] = []
     for i, line in enumerate(lines):
@@ -82,7 +82,7 @@ def draw_targets(
     for i, target in enumerate(targets):
         axes.axhline(target, color=PALE, linewidth=0.8, zorder=0.5)
         places += [
-            (x, found[line.hue, line.setting].colour) for line in lines if (x := line.reached[i]) is not None
+            (x, found[line.hue, line.setting].colour) for line in lines if (x := line.first_x[i]) is not None
         ]
     texts = []
     for x, colour in sorted(places):

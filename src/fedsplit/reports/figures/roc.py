@@ -44,7 +44,7 @@ class RocLine:
             curves rise steeply, the line rises as well.
         true_positive_rate: the mean over classes and seeds, just before and at each of these.
         area: under the curves; the mean over classes and seeds.
-        classes: of which the mean is taken; of very many, `micro`, over all decisions.
+        classes: classes whose mean is taken; with very many, `micro`, over all decisions.
     """
 
     label: str

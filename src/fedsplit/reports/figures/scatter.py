@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
-from fedsplit.reports.figures.groups import by_number, numbers_first, over_seeds, seeds_drawn
+from fedsplit.reports.figures.groups import by_number, describe_seeds, numbers_first, over_seeds
 from fedsplit.reports.figures.measures import Moment, at_moment, axis_label, column, used_at_end
 from fedsplit.reports.figures.setting import ALPHA, setting
 from fedsplit.reports.figures.style import (
@@ -65,7 +65,7 @@ class Scatter(FigureType[Sequence[Spot]]):
         x: a kind of progress, or a column of metrics.csv, of which the last value counts.
         y: a column of metrics.csv.
         size: the key that sizes stand for; by `distribution.alpha`, IID runs are the largest.
-        spread: what bars through points are.
+        spread: number that bars through points show.
     """
 
     x: str = "load"
@@ -157,7 +157,7 @@ class Scatter(FigureType[Sequence[Spot]]):
             for kind in kinds
         ]
         labels = legend_texts([f"{hue}, {own}" if own else hue for hue, own in kinds])
-        seeds = seeds_drawn([spot.seeds for spot in data], BAND_WORDS[self.spread])
+        seeds = describe_seeds([spot.seeds for spot in data], BAND_WORDS[self.spread])
         legend_below(figure, handles, labels, seeds)
         return figure
 

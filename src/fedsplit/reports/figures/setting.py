@@ -24,7 +24,7 @@ def setting(run: Run, x: str) -> float | str:
         if not size:
             raise UserError("run", run.path, "must have an auxiliary model, its size in results.json")
         return float(size)
-    named = run.named(x)
+    named = run.names_at(x)
     if not named or named[-1] == "null":
         if x == ALPHA and run.choices.get("distribution") == "iid":
             return "iid"
@@ -96,9 +96,9 @@ class SettingAxis:
         low, high = axes.get_xlim()
         if ticks:
             within = [x for x in ticks if low <= x <= high]
-            axes.set_xticks(within, [_shown(x) for x in within])
+            axes.set_xticks(within, [_show(x) for x in within])
         elif len(self.places) <= _MOST_TICKS:
-            axes.set_xticks(list(self.places.values()), [_shown(x) for x in self.places])
+            axes.set_xticks(list(self.places.values()), [_show(x) for x in self.places])
         if self.log:
             axes.minorticks_off()
 
@@ -115,5 +115,5 @@ def thin_ticks(axes: "Axes") -> None:
         end = box.x1 if label.get_visible() else end
 
 
-def _shown(x: float | str) -> str:
+def _show(x: float | str) -> str:
     return x if isinstance(x, str) else f"{x:.3g}" if abs(x) < 1000 else f"{x:,.0f}"

@@ -181,7 +181,7 @@ def looks(series: Sequence[tuple[str, str]], order: Callable[[str], Any]) -> dic
     Where all have the same first part, colour, marker and dashes stand for the other.
 
     Args:
-        series: what colours stand for, and the other settings.
+        series: values that colours stand for, and the other settings.
         order: sort key of settings.
 
     Raises:
@@ -229,9 +229,9 @@ def log_axis(axis: "Axis", *, wide: float = _WIDE, separator: str = "") -> None:
     Within a power of ten there is one at 3, too.
 
     Args:
-        axis: that has its data.
+        axis: axis that has its data.
         wide: greatest over least from which on that is too many.
-        separator: of thousands.
+        separator: separator of thousands.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter  # noqa: PLC0415
 
@@ -303,7 +303,7 @@ def wrap_label(label: str, width: int = 44) -> str:
     """
     lines: list[str] = []
     for piece in pieces(label.encode("utf-8", "backslashreplace").decode()):  # a file's name may be no text
-        parts = _broken(piece, width)
+        parts = _break_lines(piece, width)
         if lines and len(parts) == 1 and len(lines[-1]) + 2 + len(parts[0]) < width:
             lines[-1] += f", {parts[0]}"
         else:
@@ -313,7 +313,7 @@ def wrap_label(label: str, width: int = 44) -> str:
     return "\n".join(line.replace(" ", "\N{NO-BREAK SPACE}") for line in lines)
 
 
-def _broken(piece: str, width: int) -> list[str]:
+def _break_lines(piece: str, width: int) -> list[str]:
     return wrap(piece, width - 1, break_on_hyphens=False) if len(piece) > width - 1 else [piece]
 
 

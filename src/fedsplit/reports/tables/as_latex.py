@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from textwrap import wrap
 from typing import Literal
 
-from fedsplit.reports.tables.table import Shown, Table
+from fedsplit.reports.tables.table import Table, TableCell
 
 _SETTING = r">{\raggedright\arraybackslash}p{0.28\linewidth}"
 """Settings are as long as they are: they wrap, other names do not."""
@@ -33,7 +33,7 @@ def as_latex(table: Table) -> str:
     names = table.names()
     kinds = {"Setting": _SETTING, "Seeds": "r"}
     columns = "".join(kinds.get(title, "l") for title in names) + "r" * len(table.columns)
-    head = [_escaped(title) for title in names] + [_title(column.title) for column in table.columns]
+    head = [_escape(title) for title in names] + [_title(column.title) for column in table.columns]
     rows = [[*map(_name, own, own.values()), *map(_number, cells)] for own, cells in table.lines()]
     comments = [table.title, table.note(), r"\usepackage{array,booktabs}"]
     return "\n".join(
@@ -58,25 +58,29 @@ def _line(cells: Iterable[str]) -> str:
 
 def _name(title: str, name: str) -> str:
     if title != "Setting":
-        return _escaped(name)
+        return _escape(name)
     breakable = re.sub(r"(?<=[_.=/])(?=\w)", "\0", name)
-    return _escaped(breakable).replace("\0", r"\allowbreak{}")
+    return _escape(breakable).replace("\0", r"\allowbreak{}")
 
 
 def _title(title: str) -> str:
     lines = wrap(title, _TITLE_LETTERS, break_long_words=False)
-    return _stacked([_escaped(line) for line in lines], aligned="b")
+    return _stack([_escape(line) for line in lines], aligned="b")
 
 
-def _number(cell: Shown) -> str:
+def _number(cell: TableCell) -> str:
     number = rf"\textbf{{{cell.mean}}}" if cell.best else {"-": "--"}.get(cell.mean, cell.mean)
     number += rf" $\pm$ {cell.spread}" if cell.spread else ""
-    return _stacked([number, rf"\footnotesize {cell.reached}"], aligned="t") if cell.reached else number
+    return (
+        _stack([number, rf"\footnotesize {cell.share_at_target}"], aligned="t")
+        if cell.share_at_target
+        else number
+    )
 
 
-def _stacked(lines: Sequence[str], *, aligned: Literal["t", "b"]) -> str:
+def _stack(lines: Sequence[str], *, aligned: Literal["t", "b"]) -> str:
     return rf"\begin{{tabular}}[{aligned}]{{@{{}}r@{{}}}}" + r"\\".join(lines) + r"\end{tabular}"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return "".join(_SPECIAL.get(each, each) for each in " ".join(text.split()))

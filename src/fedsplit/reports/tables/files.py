@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from io import StringIO
 
 from fedsplit.reports.tables.as_latex import as_latex
-from fedsplit.reports.tables.table import Shown, Table
+from fedsplit.reports.tables.table import Table, TableCell
 
 
 def as_markdown(table: Table) -> str:
@@ -14,9 +14,9 @@ def as_markdown(table: Table) -> str:
     names = table.names()
     head = [*names, *(column.title for column in table.columns)]
     rule = ["---:" if title == "Seeds" else "---" for title in names] + ["---:"] * len(table.columns)
-    rows = [[*map(_escaped, own.values()), *map(_number, cells)] for own, cells in table.lines()]
-    lines = "\n".join(map(_line, [map(_escaped, head), rule, *rows]))
-    parts = [f"**{_escaped(table.title)}**", lines, _escaped(table.note())]
+    rows = [[*map(_escape, own.values()), *map(_number, cells)] for own, cells in table.lines()]
+    lines = "\n".join(map(_line, [map(_escape, head), rule, *rows]))
+    parts = [f"**{_escape(table.title)}**", lines, _escape(table.note())]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -24,13 +24,13 @@ def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _number(cell: Shown) -> str:
+def _number(cell: TableCell) -> str:
     number = f"**{cell.mean}**" if cell.best else cell.mean
     spread = f" ± {cell.spread}" if cell.spread else ""
-    return number + spread + (f" ({cell.reached})" if cell.reached else "")
+    return number + spread + (f" ({cell.share_at_target})" if cell.share_at_target else "")
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     """Text as it stands. An underscore inside a word needs no backslash, which would only be in the way."""
     special = r"[\\`*|<>\[\]~&^#$]|(?<![^\W_])_|_(?![^\W_])"
     return re.sub(special, lambda found: f"\\{found[0]}", " ".join(text.split()))

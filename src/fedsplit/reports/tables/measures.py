@@ -20,11 +20,11 @@ class Measure:
     """A number that a run has, or has not (then `of` is None).
 
     Args:
-        key: its name in `results.json`; below `bytes_to_accuracy` and the like, the accuracy.
-        title: for people, with the unit in which it is shown.
+        key: name of the measure in `results.json`; below `bytes_to_accuracy` and the like, the accuracy.
+        title: title for people, with the unit in which it is shown.
         of: reads it from a run, in bytes, seconds, or as a fraction.
-        better: which end is the good one; None where neither is.
-        scale: what is shown is so many times the number.
+        better: end of the scale that is good; None where neither is.
+        scale: factor of the number that is shown.
         decimals: shown; None: as many as the least of a column needs for three digits.
     """
 
@@ -35,7 +35,7 @@ class Measure:
     scale: float = 1.0
     decimals: int | None = None
 
-    def shown(self, number: float) -> str:
+    def show(self, number: float) -> str:
         """The number as people read it, with commas between thousands."""
         return f"{number * self.scale:,.{self.decimals}f}"
 
@@ -109,7 +109,7 @@ def _one(measure: Measure) -> Callable[[Sequence[float]], list[Measure]]:
     return lambda targets: [measure]
 
 
-def _each(
+def _measure_targets(
     key: str, title: str, amounts: Amounts, scale: float = 1.0
 ) -> Callable[[Sequence[float]], list[Measure]]:
     """A measure for each accuracy to be reached."""
@@ -142,15 +142,15 @@ _MEASURES: Mapping[str, Callable[[Sequence[float]], list[Measure]]] = {
         for name, title in SCORE_TITLES.items()
     ],
     "load": _one(Measure("load", "Load (MB)", _last_in("load"), "lower", scale=1e-6)),
-    "bytes_to_accuracy": _each("bytes_to_accuracy", "Load to {} (MB)", _column("load"), 1e-6),
+    "bytes_to_accuracy": _measure_targets("bytes_to_accuracy", "Load to {} (MB)", _column("load"), 1e-6),
     "simulated_seconds": _one(
         Measure("simulated_seconds", "Simulated time (s)", _last_in("simulated_seconds"), "lower")
     ),
-    "simulated_seconds_to_accuracy": _each(
+    "simulated_seconds_to_accuracy": _measure_targets(
         "simulated_seconds_to_accuracy", "Simulated time to {} (s)", _column("simulated_seconds")
     ),
     "seconds": _one(Measure("seconds", "Time (s)", partial(_last, _seconds), "lower")),
-    "seconds_to_accuracy": _each("seconds_to_accuracy", "Time to {} (s)", _seconds),
+    "seconds_to_accuracy": _measure_targets("seconds_to_accuracy", "Time to {} (s)", _seconds),
     "gradient_error": _one(
         Measure("gradient_error", "Error of estimates", _last_in("gradient_error"), "lower")
     ),

@@ -59,8 +59,8 @@ class Row:
     """Runs that differ only in their seed.
 
     Args:
-        algorithm: its canonical name.
-        setting: what else tells the row from the others; may be empty.
+        algorithm: canonical name of the algorithm.
+        setting: remaining setting that distinguishes the row; may be empty.
     """
 
     algorithm: str
@@ -70,18 +70,18 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Shown:
+class TableCell:
     """A cell as people read it.
 
     Args:
         mean: `-` where no seed has it.
-        spread: what stands behind `±`; None of a single seed, and where all have exactly the same.
-        reached: `k of n seeds` where only some have it.
+        spread: number behind `±`; None for a single seed, and where all have exactly the same.
+        share_at_target: `k of n seeds` where only some have it.
     """
 
     mean: str
     spread: str | None = None
-    reached: str | None = None
+    share_at_target: str | None = None
     best: bool = False
 
 
@@ -90,9 +90,9 @@ class Table:
     """Rows of numbers, kept as numbers.
 
     Args:
-        name: of its files, without the ending.
+        name: name of its files, without the ending.
         columns: each with its `decimals`.
-        spread: what stands behind means.
+        spread: kind of number behind `±`.
     """
 
     name: str
@@ -122,7 +122,7 @@ class Table:
         }
         return " ".join(text for text, holds in said.items() if holds)
 
-    def lines(self) -> list[tuple[dict[str, str], list[Shown]]]:
+    def lines(self) -> list[tuple[dict[str, str], list[TableCell]]]:
         """Names of each row, and its cells as people read them; an algorithm goes by its name in figures.
 
         `Setting` is there where a row has one, and `Seeds` where a row has several. The best of a column are
@@ -132,21 +132,21 @@ class Table:
             {"Algorithm": in_words(row.algorithm), "Setting": row.setting, "Seeds": str(len(row.seeds))}
             for row in self.rows
         ]
-        by_column = [self._shown(index) for index in range(len(self.columns))]
+        by_column = [self._cells(index) for index in range(len(self.columns))]
         return [
             ({title: each[title] for title in self.names()}, [column[place] for column in by_column])
             for place, each in enumerate(named)
         ]
 
-    def _shown(self, index: int) -> list[Shown]:
+    def _cells(self, index: int) -> list[TableCell]:
         column = self.columns[index]
         cells = [row.cells[index] for row in self.rows]
         best = _best(column, cells)
         return [
-            Shown(
-                mean="-" if cell.mean is None else column.shown(cell.mean),
-                spread=column.shown(spread) if (spread := cell.spread(self.spread)) else None,
-                reached=_reached(cell),
+            TableCell(
+                mean="-" if cell.mean is None else column.show(cell.mean),
+                spread=column.show(spread) if (spread := cell.spread(self.spread)) else None,
+                share_at_target=_describe_reaching(cell),
                 best=place in best,
             )
             for place, cell in enumerate(cells)
@@ -159,7 +159,7 @@ def decimals_for(numbers: Sequence[float]) -> int:
     return min(6, max(0, 2 - floor(log10(least))))
 
 
-def _reached(cell: Estimate) -> str | None:
+def _describe_reaching(cell: Estimate) -> str | None:
     return f"{len(cell.values)} of {cell.seeds} seeds" if 0 < len(cell.values) < cell.seeds else None
 
 
@@ -169,12 +169,12 @@ def _best(column: Measure, cells: Sequence[Estimate]) -> set[int]:
     What only some of a row's seeds reached is no match for what all of another's did.
     """
     known = {place: cell.mean for place, cell in enumerate(cells) if cell.mean is not None}
-    whole = {place: mean for place, mean in known.items() if _reached(cells[place]) is None}
+    whole = {place: mean for place, mean in known.items() if _describe_reaching(cells[place]) is None}
     compared = whole or known
     if column.better is None or not compared:
         return set()
     best = (max if column.better == "higher" else min)(compared.values())
-    winners = {place for place, mean in compared.items() if column.shown(mean) == column.shown(best)}
+    winners = {place for place, mean in compared.items() if column.show(mean) == column.show(best)}
     return winners if len(winners) < len(cells) else set()
 
 
@@ -188,7 +188,7 @@ class TableRequest:
     Args:
         targets: accuracies to be reached, as fractions.
         columns: see `measures.NAMES`; None: the usual ones, where a run has them.
-        spread: what stands behind means.
+        spread: kind of number behind `±`.
     """
 
     targets: tuple[float, ...] = ()

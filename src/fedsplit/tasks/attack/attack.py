@@ -50,17 +50,17 @@ class Attack(Task):
     """Attacks what the clients of a run sent, or would send with another cut, codec or precision.
 
     Args:
-        attackers: by name; `mean`, the floor that nothing is below, is always among them.
+        attackers: names of attackers; `mean`, the floor that nothing is below, is always among them.
         models: `trained`, as the run left it, and `untrained`, as it began.
-        cuts: by name or number; None: the run's own.
+        cuts: names or numbers of cuts; None: the run's own.
         codecs: names of codecs, or of presets of `quant`; None: the run's own.
-        defences: of clients, each a name, or a name with keys that are not as by default, as
+        defences: defences of clients, each a name, or a name with keys that are not as by default, as
             `{"gaussian": {"sigma": 0.1}}`; None: the run's own.
-        precisions: of client models; deployed ones send what they compute, without a codec.
-        mode: of the client model: `train` with batch statistics, dropout and augmentation, as in rounds of a
-            run; `eval` as in inference.
-        adapted: of attackers that learn from smashed data: whether from those that went through defence and
-            codec, or from exact ones, or one after the other.
+        precisions: precisions of client models; deployed ones send what they compute, without a codec.
+        mode: mode of the client model: `train` with batch statistics, dropout and augmentation, as in rounds
+            of a run; `eval` as in inference.
+        adapted: settings to try: with True, attackers that learn from smashed data learn from those that
+            went through defence and codec, with False from exact ones.
         known: test images that the attacker has; None: 1,500, or all where there are fewer.
         targets: training images of the clients that are attacked.
         pictures: reconstructions in each row of the pictures; 0: none are written.
@@ -106,7 +106,7 @@ class Attack(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints a table, and writes to `attack/` in the run's directory.
+        """Print a table, and write to `attack/` in the run's directory.
 
         What was there is replaced, once all is whole.
         """
@@ -153,7 +153,7 @@ class Attack(Task):
             rows.extend(AttackRow(scene.setting, each, scene.targets.x, seconds) for each in found)
 
         scenes, channels = self._scenes(run), self._channels(run)
-        cuts = [run.cut] if self.cuts is None else [run.cut_named(cut) for cut in self.cuts]
+        cuts = [run.cut] if self.cuts is None else [run.find_cut(cut) for cut in self.cuts]
         for cut in dict.fromkeys(cuts):
             for model in self.models:
                 victim = run.victim(cut, trained=model == "trained")

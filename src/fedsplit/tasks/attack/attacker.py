@@ -16,11 +16,11 @@ class Finding:
     """Findings of an attacker; None stands where it does not look for that.
 
     Args:
-        attacker: its name.
-        adapted: whether it learned from what went through defence and codec.
-        way: which of its ways, if it has several.
-        epochs: that it was trained for; 0 where it has a closed form.
-        psnr: of reconstructed targets, dB.
+        attacker: name of the attacker.
+        adapted: True if it learned from what went through defence and codec.
+        way: variant of the attacker, if it has several.
+        epochs: number of epochs of its training; 0 where it has a closed form.
+        psnr: PSNR of reconstructed targets, dB.
         ssim: the same.
         reidentified: fraction of reconstructions whose nearest target is the right one.
         label_accuracy: fraction of labels of targets that it tells.

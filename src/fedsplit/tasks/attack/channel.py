@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from typing_extensions import override
 
-from fedsplit.deployment.backends.backend import Deployed
+from fedsplit.deployment.backends.backend import DeployedModel
 from fedsplit.inference.codes import DeviceCodes
 from fedsplit.privacy.defence import Defence
 from fedsplit.privacy.noise import Secrets
@@ -17,7 +17,7 @@ FULL = "fp32"
 
 
 @dataclass(frozen=True)
-class Delivered:
+class DeliveredBatch:
     """Smashed data of a batch as a server decodes them, and the bytes of their payload."""
 
     z: Tensor
@@ -31,8 +31,8 @@ class Channel(ABC):
     Args:
         codec: name of the codec; `device` where a deployed client model sends what it computes.
         defence: name of what the client does against the server.
-        precision: of the client model.
-        own: whether the run itself sent its smashed data in this way.
+        precision: precision of the client model.
+        own: True if the run itself sent its smashed data in this way.
     """
 
     codec: str
@@ -41,13 +41,13 @@ class Channel(ABC):
     own: bool
 
     @abstractmethod
-    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
+    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> DeliveredBatch:
         """Delivery of a batch as the server receives it.
 
         Args:
             x: inputs of the client model, `(b, c, h, w)`.
             z: exact smashed data, `(b, ...)`.
-            seed: of what is drawn on the way, be it of a codec or of a client's noise.
+            seed: seed of what is drawn on the way, be it of a codec or of a client's noise.
         """
 
 
@@ -56,7 +56,7 @@ class CodedChannel(Channel):
     """Smashed data go through a defence and then a codec.
 
     Args:
-        release: what the client does against the server.
+        release: function that applies the client's defence.
         smashed: codes smashed data.
         cut_gradient: codes the gradients that come back.
     """
@@ -66,22 +66,22 @@ class CodedChannel(Channel):
     cut_gradient: Codec
 
     @override
-    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
+    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> DeliveredBatch:
         if self.release.releases:
             noise = Secrets(seed).noise("attack", client=0, round=0, step=0)
             z = self.release.release(z, noise)
         arrived = self.smashed.simulate(z, seed=seed)
-        return Delivered(arrived.decoded, arrived.size)
+        return DeliveredBatch(arrived.decoded, arrived.size)
 
 
 @dataclass(frozen=True)
 class DeviceChannel(Channel):
     """A deployed client model sends its outputs as they are, be they codes."""
 
-    deployed: Deployed
+    device_model: DeployedModel
 
     @override
-    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> Delivered:
-        sent = self.deployed.run_quantized(x.cpu())
+    def deliver(self, x: Tensor, z: Tensor, *, seed: int) -> DeliveredBatch:
+        sent = self.device_model.run_quantized(x.cpu())
         size = DeviceCodes().largest(sent.values.shape, sent.values.dtype)
-        return Delivered(sent.decode().to(z.device, z.dtype), size)
+        return DeliveredBatch(sent.decode().to(z.device, z.dtype), size)

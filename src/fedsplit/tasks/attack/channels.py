@@ -32,7 +32,7 @@ def defence_asked_for(given: str | Mapping[str, Mapping[str, object]]) -> tuple[
     """Title and component of a choice of the group `defence`.
 
     Args:
-        given: its name, which leaves all keys as by default, or its name with some keys.
+        given: name of a defence, which leaves all keys as by default, or its name with some keys.
 
     Raises:
         UserError: there is no such name or key, or the key has no such value.
@@ -51,7 +51,7 @@ def defence_asked_for(given: str | Mapping[str, Mapping[str, object]]) -> tuple[
             known = ", ".join(config.defence.arguments) or "none, for it has no keys"
             raise UserError("task.defences", f"{name}.{key}", f"a key of defence={name}: {known}")
     title = " ".join([name, *(f"{key}={'null' if value is None else value}" for key, value in keys.items())])
-    return title, config.changed({f"defence.{key}": value for key, value in keys.items()}).defence
+    return title, config.with_changes({f"defence.{key}": value for key, value in keys.items()}).defence
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,12 @@ class Channels:
     """Makes the ways in which smashed data of a victim travel.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         codecs: codecs by name; None where only the run's own are asked for.
-        defences: of clients, by name; None where only the run's own is asked for.
-        precisions: of client models; for `fp32` there is a way for each defence and codec, for another one.
-        deploying: how client models are converted.
+        defences: defences of clients, by name; None where only the run's own is asked for.
+        precisions: precisions of client models; for `fp32` there is a way for each defence and codec, for
+            another one.
+        deploying: settings for the conversion of client models.
     """
 
     config: RunConfig
@@ -78,7 +79,7 @@ class Channels:
 
     def of_the_run(self, victim: Victim) -> CodedChannel:
         """Channel of the run itself."""
-        return self._coded(self._own_codec, self._own_defence, victim)
+        return self._code(self._own_codec, self._own_defence, victim)
 
     @property
     def _own_codec(self) -> tuple[str, QuantSettings]:
@@ -97,9 +98,9 @@ class Channels:
             return [DeviceChannel("device", "none", precision, False, deployed)]
         codecs = [self._own_codec] if self.codecs is None else list(self.codecs.items())
         defences = [self._own_defence] if self.defences is None else list(self.defences.items())
-        return [self._coded(codec, defence, victim) for defence in defences for codec in codecs]
+        return [self._code(codec, defence, victim) for defence in defences for codec in codecs]
 
-    def _coded(
+    def _code(
         self, codec: tuple[str, QuantSettings], defence: tuple[str, Component], victim: Victim
     ) -> CodedChannel:
         (name, quant), (defence_name, component) = codec, defence

@@ -24,10 +24,10 @@ class DecoderAttack(Inversion):
     Source: Z. He et al., "Model Inversion Attacks Against Collaborative Inference", ACSAC 2019.
 
     Args:
-        channels: of its layers; the last has half of them.
-        epochs: on exact smashed data.
+        channels: channels of its layers; the last has half of them.
+        epochs: epochs on exact smashed data.
         adapt_epochs: more of them, on what is received.
-        batch_size: of a step.
+        batch_size: batch size of a step.
         learning_rate: the highest, of Adam on a one-cycle schedule; a third of it in the second part.
     """
 
@@ -52,11 +52,11 @@ class DecoderAttack(Inversion):
             torch.default_generator.manual_seed(seed_of(seed, "initialisation of a decoder"))
             network = decoder_network(tuple(z.shape[1:]), tuple(x.shape[1:]), self.channels)
         network = network.to(z.device, z.dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        untrained = _Trained(self, network, epochs=0)
+        untrained = _DecoderState(self, network, epochs=0)
         return untrained.further(z, x, self.epochs, self.learning_rate, seed)
 
 
-class _Trained(Reconstruct):
+class _DecoderState(Reconstruct):
     def __init__(self, attacker: DecoderAttack, network: nn.Module, epochs: int) -> None:
         self._attacker, self._network, self.epochs = attacker, network, epochs
 
@@ -72,7 +72,7 @@ class _Trained(Reconstruct):
         attacker = self._attacker
         return self.further(z, x, attacker.adapt_epochs, attacker.learning_rate / 3, seed)
 
-    def further(self, z: Tensor, x: Tensor, epochs: int, learning_rate: float, seed: int) -> "_Trained":
+    def further(self, z: Tensor, x: Tensor, epochs: int, learning_rate: float, seed: int) -> "_DecoderState":
         """A copy that is trained for further epochs."""
         network, size = copy.deepcopy(self._network).train(), self._attacker.batch_size
         steps = epochs * len(batch_slices(len(z), size))
@@ -86,7 +86,7 @@ class _Trained(Reconstruct):
                 functional.mse_loss(network(compute_format(z[chosen])), x[chosen]).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 schedule.step()
-        return _Trained(self._attacker, network, self.epochs + epochs)
+        return _DecoderState(self._attacker, network, self.epochs + epochs)
 
 
 def decoder_network(

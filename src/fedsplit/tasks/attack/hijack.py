@@ -18,7 +18,7 @@ from fedsplit.data.batches import batch_slices
 from fedsplit.randomness import seed_of
 from fedsplit.tasks.attack.attacker import Attacker, Finding, NotExposed
 from fedsplit.tasks.attack.imposter import HijackingCopies, HijackingServer, Imposter
-from fedsplit.tasks.attack.measures import SampleMean, psnr, reidentified, ssim
+from fedsplit.tasks.attack.measures import SampleMean, psnr, reidentify, ssim
 from fedsplit.tasks.attack.scene import Scene
 from fedsplit.transport.local import LocalTransport
 
@@ -36,11 +36,11 @@ class HijackAttack(Attacker):
     this server knows.
 
     Args:
-        rounds: to train; None: those of the run.
-        channels: of decoder and discriminator.
-        pilot_epochs: of pilot and decoder on the attacker's images, before the first round.
-        learning_rate: of the imposter's parts, by Adam.
-        penalty: on the slope of the discriminator.
+        rounds: rounds to train; None: those of the run.
+        channels: channels of decoder and discriminator.
+        pilot_epochs: epochs of pilot and decoder on the attacker's images, before the first round.
+        learning_rate: learning rate of the imposter's parts, by Adam.
+        penalty: penalty on the slope of the discriminator.
     """
 
     name = "hijack"
@@ -61,7 +61,7 @@ class HijackAttack(Attacker):
     @override
     def attack(self, scene: Scene) -> Iterator[Finding]:
         run = scene.victim.run
-        parts = build_run(run.changed(transport=component_of("transport", LocalTransport)))
+        parts = build_run(run.with_transport(transport=component_of("transport", LocalTransport)))
         algorithm = parts.algorithm
         if not isinstance(algorithm, SplitFedV1 | SplitFedV2 | CseFsl):
             raise NotExposed(f"{run.algorithm.__name__} is none of SplitFed v1 and v2, FSL-SAGE and CSE-FSL")
@@ -90,18 +90,18 @@ class HijackAttack(Attacker):
 
     def _finding(self, scene: Scene, parts: RunParts, imposter: Imposter, rounds: int) -> Finding:
         targets = scene.targets
-        images = imposter.reconstruct(_received(scene, parts)).clamp(0, 1)
+        images = imposter.reconstruct(_receive(scene, parts)).clamp(0, 1)
         return Finding(
             self.name,
             epochs=rounds * parts.config.training.local_epochs,
             psnr=SampleMean.of(psnr(targets.x, images)),
             ssim=SampleMean.of(ssim(targets.x, images)),
-            reidentified=SampleMean.of(reidentified(targets.x, images)),
+            reidentified=SampleMean.of(reidentify(targets.x, images)),
             images=images,
         )
 
 
-def _received(scene: Scene, parts: RunParts) -> Tensor:
+def _receive(scene: Scene, parts: RunParts) -> Tensor:
     """Smashed data of the targets from client models as the server made them."""
     run, mode = scene.victim.run, scene.setting.mode
     victim = run.victim(run.cut, trained=False)
@@ -109,7 +109,7 @@ def _received(scene: Scene, parts: RunParts) -> Tensor:
     arrived = []
     for step, piece in enumerate(batch_slices(len(scene.targets.x), run.config.training.batch_size)):
         x = scene.targets.inputs[piece]
-        z = victim.smashed(x, mode, seed=victim.dropout_seed("hijacked", step))
+        z = victim.smash(x, mode, seed=victim.dropout_seed("hijacked", step))
         rounding = seed_of(run.seed, "rounding, hijacked", step=step)
         arrived.append(scene.channel.deliver(x, z, seed=rounding).z)
     return torch.cat(arrived)

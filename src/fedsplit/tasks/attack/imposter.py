@@ -30,16 +30,16 @@ class Imposter:
     Args:
         client: the client model as it was initialised, which the pilot begins as.
         x: inputs of the attacker's images, `(n, c, h, w)`.
-        pixels: of these images.
-        coded_shape: of one sample's smashed data, with their channels.
-        channels: of decoder and discriminator.
-        epochs: of pilot and decoder on the attacker's images, before the first round.
-        learning_rate: of all three, by Adam.
-        penalty: on the squared slope of the discriminator at the pilot's smashed data. Without one it soon
-            tells all apart, and clients are led nowhere (L. Mescheder et al., "Which Training Methods for
-            GANs do actually Converge?", ICML 2018).
-        batch_size: of a step.
-        seed: of everything that is drawn.
+        pixels: pixels of these images.
+        coded_shape: shape of one sample's smashed data, with their channels.
+        channels: channels of decoder and discriminator.
+        epochs: epochs of pilot and decoder on the attacker's images, before the first round.
+        learning_rate: learning rate of all three, by Adam.
+        penalty: penalty on the squared slope of the discriminator at the pilot's smashed data. Without one it
+            soon tells all apart, and clients are led nowhere (L. Mescheder et al., "Which Training Methods
+            for GANs do actually Converge?", ICML 2018).
+        batch_size: batch size of a step.
+        seed: seed of everything that is drawn.
     """
 
     def __init__(
@@ -141,8 +141,8 @@ class HijackingServer(SplitServer):
 
     Args:
         honest: the server in whose place it stands.
-        imposter: what is trained instead.
-        objective: of the run.
+        imposter: imposter that is trained in place of the server model.
+        objective: objective of the run.
     """
 
     def __init__(self, honest: SplitServer, imposter: Imposter, objective: Objective) -> None:
@@ -182,7 +182,7 @@ class HijackingCopies(ServerCopies):
     """Copies of a server model which are one imposter.
 
     Args:
-        server: that stands for all of them.
+        server: server that stands for all of them.
     """
 
     def __init__(self, server: HijackingServer) -> None:

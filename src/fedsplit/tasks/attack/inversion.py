@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from fedsplit.randomness import seed_of
 from fedsplit.tasks.attack.attacker import Attacker, Finding
-from fedsplit.tasks.attack.measures import SampleMean, psnr, reidentified, ssim
+from fedsplit.tasks.attack.measures import SampleMean, psnr, reidentify, ssim
 from fedsplit.tasks.attack.scene import Scene
 from fedsplit.tasks.attack.victim import Victim
 
@@ -54,18 +54,18 @@ class Inversion(Attacker):
         """Learned from exact smashed data alone."""
         victim, known = scene.victim, scene.known
         if victim not in self._learned:
-            self._learned[victim] = self.learn(victim.unflattened(known.z), known.x, seed=self._seed(scene))
+            self._learned[victim] = self.learn(victim.unflatten(known.z), known.x, seed=self._seed(scene))
         return self._learned[victim]
 
     def _adapted_to(self, scene: Scene) -> Reconstruct:
-        received = scene.victim.unflattened(scene.known.received)
+        received = scene.victim.unflatten(scene.known.received)
         return self._exactly(scene).adapt(received, scene.known.x, seed=self._seed(scene))
 
     def _unadapted_to(self, scene: Scene) -> Reconstruct:
         """Learned for as long as one that adapts, and from exact smashed data alone."""
         victim, known = scene.victim, scene.known
         if victim not in self._unadapted:
-            learned, z = self._exactly(scene), victim.unflattened(known.z)
+            learned, z = self._exactly(scene), victim.unflatten(known.z)
             self._unadapted[victim] = learned.adapt(z, known.x, seed=self._seed(scene))
         return self._unadapted[victim]
 
@@ -74,13 +74,13 @@ class Inversion(Attacker):
 
     def _finding(self, reconstruct: Reconstruct, scene: Scene, adapted: bool | None) -> Finding:
         targets = scene.targets
-        images = reconstruct(scene.victim.unflattened(targets.received)).clamp(0, 1)
+        images = reconstruct(scene.victim.unflatten(targets.received)).clamp(0, 1)
         return Finding(
             self.name,
             adapted,
             epochs=reconstruct.epochs,
             psnr=SampleMean.of(psnr(targets.x, images)),
             ssim=SampleMean.of(ssim(targets.x, images)),
-            reidentified=SampleMean.of(reidentified(targets.x, images)),
+            reidentified=SampleMean.of(reidentify(targets.x, images)),
             images=images,
         )

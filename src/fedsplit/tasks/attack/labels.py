@@ -16,7 +16,7 @@ from fedsplit.recording.classification import RocCurve
 from fedsplit.tasks.attack.attacker import Attacker, Finding, NotExposed
 from fedsplit.tasks.attack.channel import CodedChannel
 from fedsplit.tasks.attack.measures import SampleMean
-from fedsplit.tasks.attack.scene import Exposed, Scene
+from fedsplit.tasks.attack.scene import ExposedImages, Scene
 
 _ITERATIONS = 100
 
@@ -38,7 +38,7 @@ class LabelAttack(Attacker):
 
     Args:
         shots: labelled images for each class, of `direction`.
-        restarts: of the clustering, of which the best is taken.
+        restarts: restarts of the clustering, of which the best is taken.
     """
 
     name = "labels"
@@ -63,7 +63,7 @@ class LabelAttack(Attacker):
         norms = targets.norm(dim=1)[:, None].expand(-1, classes)
         yield Finding(self.name, way="norm", label_auc=_area(norms, scene.targets.y, either=True))
         seed = seed_of(scene.victim.seed, "attack, labels")
-        found = _matched(clusters(targets, classes, self.restarts, seed), scene.targets.y, classes)
+        found = _match(clusters(targets, classes, self.restarts, seed), scene.targets.y, classes)
         yield self._finding("clustering", scene, found, None)
 
     def _finding(self, way: str, scene: Scene, labels: Tensor, area: float | None) -> Finding:
@@ -82,7 +82,7 @@ class LabelAttack(Attacker):
         return functional.normalize(targets) @ functional.normalize(torch.stack(directions)).T
 
 
-def _gradients(scene: Scene, channel: CodedChannel, exposed: Exposed) -> Tensor:
+def _gradients(scene: Scene, channel: CodedChannel, exposed: ExposedImages) -> Tensor:
     """Cut gradients as they arrive at clients, `(n, values)`, float32: of the mean loss of each batch."""
     victim, objective = scene.victim, scene.victim.run.dataset.objective
     server, arrived = ModelState(victim.server.train()), []
@@ -140,7 +140,7 @@ def clusters(x: Tensor, count: int, restarts: int, seed: int) -> Tensor:
     return best[1]
 
 
-def _matched(assigned: Tensor, labels: Tensor, classes: int) -> Tensor:
+def _match(assigned: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Labels that clusters stand for, if each stands for one and they are as right as can be."""
     together = torch.bincount(assigned * classes + labels, minlength=classes**2).view(classes, classes)
     _, label_of = linear_sum_assignment(together.cpu().numpy(), maximize=True)

@@ -56,8 +56,8 @@ class _Ridge(Reconstruct):
     def _solution(self) -> Tensor:
         if self._in_dual:
             gram = self._features @ self._features.T
-            return _solved(gram, self._pixels, self._strength_in_dual(gram))
-        return _solved(*self._normal_equations(slice(None)), self._strength_in_primal())
+            return _solve(gram, self._pixels, self._strength_in_dual(gram))
+        return _solve(*self._normal_equations(slice(None)), self._strength_in_primal())
 
     def _strength_in_dual(self, gram: Tensor) -> float:
         held, rest = self._division
@@ -65,7 +65,7 @@ class _Ridge(Reconstruct):
 
         def error(strength: float) -> float:
             # solved for the few held-out rows, and not for the many pixels
-            weights = _solved(inner, between.T, strength)
+            weights = _solve(inner, between.T, strength)
             return float((weights.T @ pixels - self._pixels[held]).square().mean())
 
         return min(_STRENGTHS, key=error)
@@ -75,7 +75,7 @@ class _Ridge(Reconstruct):
         gram, right = self._normal_equations(rest)
 
         def error(strength: float) -> float:
-            predicted = self._features[held] @ _solved(gram, right, strength)
+            predicted = self._features[held] @ _solve(gram, right, strength)
             return float((predicted - self._pixels[held]).square().mean())
 
         return min(_STRENGTHS, key=error)
@@ -92,7 +92,7 @@ class _Ridge(Reconstruct):
         return order[: len(order) // 5], order[len(order) // 5 :]
 
 
-def _solved(gram: Tensor, right: Tensor, strength: float) -> Tensor:
+def _solve(gram: Tensor, right: Tensor, strength: float) -> Tensor:
     """The solution of a penalised system, `(gram + lambda I)^-1 right`."""
     penalty = max(strength * float(gram.diagonal().mean()), torch.finfo(gram.dtype).tiny)
     penalised = gram + penalty * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)

@@ -71,7 +71,7 @@ def ssim_window(side: int) -> int:
     return min(_WINDOW, side if side % 2 else side - 1)
 
 
-def reidentified(originals: Tensor, reconstructions: Tensor) -> Tensor:
+def reidentify(originals: Tensor, reconstructions: Tensor) -> Tensor:
     """True where the original that a reconstruction is nearest to is its own, bool `(n,)`.
 
     Nearest is the largest cosine, after the mean of all originals was taken from both. A reconstruction that

@@ -29,7 +29,7 @@ def reconstruction_figure(originals: Tensor, rows: Sequence[AttackRow]) -> "Figu
 
     Args:
         originals: images `(n, c, h, w)`, of which all are shown.
-        rows: of one cut; those without images are left out.
+        rows: rows of one cut; those without images are left out.
 
     Raises:
         UserError: matplotlib is not installed.
@@ -84,7 +84,7 @@ def leakage_figure(rows: Sequence[AttackRow]) -> "Figure":
     Sizes of points stand for bytes a sample; bars are one standard error.
 
     Args:
-        rows: with reconstructions.
+        rows: rows with reconstructions.
 
     Raises:
         UserError: matplotlib is not installed, or settings are more than can be told apart.
@@ -110,7 +110,7 @@ def leakage_figure(rows: Sequence[AttackRow]) -> "Figure":
             elinewidth=0.7,
             markersize=sizes[setting],
             markeredgewidth=0.8,
-            **_edged(look),
+            **_edge_markers(look),
         )
     tidy(axes, "SSIM of the best reconstruction", "Test accuracy (%)")
     _explain_sizes(axes, best, sizes)
@@ -135,7 +135,7 @@ def strongest(rows: Sequence[AttackRow]) -> dict[Setting, Finding]:
     return best
 
 
-def _edged(look: Look) -> dict[str, Any]:
+def _edge_markers(look: Look) -> dict[str, Any]:
     """Markers that can be told from those below them."""
     return look.of_markers | ({"markeredgecolor": "white"} if look.fill == "full" else {})
 

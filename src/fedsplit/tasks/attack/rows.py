@@ -22,7 +22,7 @@ class AttackRow:
 
     Args:
         originals: targets, `(n, c, h, w)`.
-        seconds: of processor time that it took.
+        seconds: seconds of processor time that it took.
     """
 
     setting: Setting
@@ -74,10 +74,10 @@ def rows_table(rows: Sequence[AttackRow]) -> Table:
             setting.cut + (" *" if setting.recut else ""),
             setting.title,
             found.title,
-            _shown(found.psnr, 2),
-            _shown(found.ssim, 3),
-            _shown(found.reidentified, 1, 100),
-            _shown(found.label_accuracy, 1, 100),
+            _show(found.psnr, 2),
+            _show(found.ssim, 3),
+            _show(found.reidentified, 1, 100),
+            _show(found.label_accuracy, 1, 100),
             "" if found.label_auc is None else f"{found.label_auc:.3f}",
             f"{setting.distance_correlation:.3f}",
             f"{setting.bytes_per_sample:,.0f}",
@@ -134,5 +134,5 @@ def _table_of_best(rows: Sequence[Mapping[str, str]]) -> Table:
     return table
 
 
-def _shown(estimate: SampleMean | None, decimals: int, scale: float = 1) -> str:
+def _show(estimate: SampleMean | None, decimals: int, scale: float = 1) -> str:
     return "" if estimate is None else f"{scale * estimate.mean:.{decimals}f}"

@@ -15,11 +15,11 @@ from fedsplit.tasks.attack.victim import AttackedRun, ImageBatch, Mode, Victim
 
 
 @dataclass(frozen=True)
-class Exposed:
+class ExposedImages:
     """Images, and what the server receives of them, batch by batch.
 
     Args:
-        inputs: of the client model, `(n, c, h, w)`.
+        inputs: inputs of the client model, `(n, c, h, w)`.
         x: pixels from 0 to 1, of the same shape, before normalisation.
         y: labels, `(n,)`.
         z: smashed data as the client model gives them, `(n, ...)`.
@@ -42,19 +42,20 @@ class Setting:
 
     Args:
         model: trained or untrained.
-        cut: its name.
-        recut: whether the run trained with another cut.
-        precision: of the client model.
-        defence: of clients, its name.
-        codec: its name; `device` where a deployed client model sends what it computes.
+        cut: name of the cut.
+        recut: True if the run trained with another cut.
+        precision: precision of the client model.
+        defence: defence of clients, its name.
+        codec: name of the codec; `device` where a deployed client model sends what it computes.
         mode: train or eval, of the client model.
-        sent: whether the run itself sent smashed data like this.
-        bytes_per_sample: of the payload.
+        sent: True if the run itself sent smashed data like this.
+        bytes_per_sample: bytes per sample of the payload.
         smashed_std: standard deviation of all values of the targets' exact smashed data.
         sqnr: signal to noise of what is received, dB; None where it is exact, or nothing is.
-        distance_correlation: of pixels and what is received, squared and bias-corrected.
-        test_accuracy: of the server half on what it receives of all test images, in evaluation mode.
-        test_accuracy_se: its standard error.
+        distance_correlation: distance correlation of pixels and what is received, squared and bias-corrected.
+        test_accuracy: test accuracy of the server half on what it receives of all test images, in evaluation
+            mode.
+        test_accuracy_se: standard error of `test_accuracy`.
         known: the attacker's images.
         targets: images that are attacked.
     """
@@ -94,15 +95,15 @@ class Scene:
         channel: the way.
         known: the attacker's own images, none of them a target.
         targets: images that clients train on.
-        adapted: whether attackers that learn from smashed data learn from received ones, or from exact ones,
-            or one after the other.
+        adapted: settings to try: with True, attackers that learn from smashed data learn from received ones,
+            with False from exact ones.
     """
 
     victim: Victim
     channel: Channel
     setting: Setting
-    known: Exposed
-    targets: Exposed
+    known: ExposedImages
+    targets: ExposedImages
     adapted: Sequence[bool]
 
 
@@ -111,8 +112,8 @@ class Scenes:
     """Makes scenes of victims of a run.
 
     Args:
-        run: what they are of.
-        mode: of client models.
+        run: run that the scenes are of.
+        mode: mode of client models.
         adapted: see `Scene`.
         known: indices of test images.
         targets: indices of training images.
@@ -128,35 +129,35 @@ class Scenes:
         """A scene for each channel."""
         accuracies = self._accuracies(victim, channels)
         test, train = self.run.dataset.test, self.run.dataset.train
-        of_known = self._passed(victim, "known", test, self.known)
-        of_targets = self._passed(victim, "targets", train, self.targets)
+        of_known = self._pass(victim, "known", test, self.known)
+        of_targets = self._pass(victim, "targets", train, self.targets)
         for channel, accuracy in zip(channels, accuracies, strict=True):
-            known = self._sent(channel, "known", *of_known)
-            targets = self._sent(channel, "targets", *of_targets)
+            known = self._send(channel, "known", *of_known)
+            targets = self._send(channel, "targets", *of_targets)
             setting = self._setting(victim, channel, targets, accuracy)
             yield Scene(victim, channel, setting, known, targets, self.adapted)
 
-    def _passed(
+    def _pass(
         self, victim: Victim, purpose: str, images: Images, index: Tensor
     ) -> tuple[list[ImageBatch], list[Tensor]]:
         """Batches of images, and what the client model makes of each."""
         batches = list(self.run.batches(images, index, self.mode, purpose))
         seeds = (victim.dropout_seed(purpose, step) for step in range(len(batches)))
         passed = [
-            victim.smashed(batch.x, self.mode, seed=seed) for batch, seed in zip(batches, seeds, strict=True)
+            victim.smash(batch.x, self.mode, seed=seed) for batch, seed in zip(batches, seeds, strict=True)
         ]
         return batches, passed
 
-    def _sent(
+    def _send(
         self, channel: Channel, purpose: str, batches: Sequence[ImageBatch], passed: Sequence[Tensor]
-    ) -> Exposed:
+    ) -> ExposedImages:
         delivered = [
             channel.deliver(batch.x, z, seed=self._rounding(purpose, step))
             for step, (batch, z) in enumerate(zip(batches, passed, strict=True))
         ]
         unchanged = all(way.z is z for way, z in zip(delivered, passed, strict=True))
         z = torch.cat(list(passed))
-        return Exposed(
+        return ExposedImages(
             inputs=torch.cat([batch.x for batch in batches]),
             x=torch.cat([batch.pixels for batch in batches]),
             y=torch.cat([batch.y for batch in batches]),
@@ -172,13 +173,13 @@ class Scenes:
         """Accuracies of the server half on what it receives of all test images, as in inference."""
         test, hits = self.run.dataset.test, [0] * len(channels)
         for step, batch in enumerate(self.run.batches(test, torch.arange(len(test)), "eval", "test")):
-            z = victim.smashed(batch.x, "eval", seed=0)
+            z = victim.smash(batch.x, "eval", seed=0)
             for number, channel in enumerate(channels):
                 received = channel.deliver(batch.x, z, seed=self._rounding("test", step)).z
                 hits[number] += int((victim.logits(received).argmax(1) == batch.y).sum())
         return [found / len(test) for found in hits]
 
-    def _setting(self, victim: Victim, channel: Channel, targets: Exposed, accuracy: float) -> Setting:
+    def _setting(self, victim: Victim, channel: Channel, targets: ExposedImages, accuracy: float) -> Setting:
         run, count = self.run, len(targets.x)
         recut = victim.cut != run.cut
         return Setting(
@@ -201,7 +202,7 @@ class Scenes:
         )
 
 
-def _sqnr(exposed: Exposed) -> float | None:
+def _sqnr(exposed: ExposedImages) -> float | None:
     if exposed.received is exposed.z:
         return None
     signal = float(exposed.z.double().square().sum())

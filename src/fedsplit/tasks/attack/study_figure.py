@@ -36,7 +36,7 @@ class Leak:
     Args:
         way: in words: defence, codec, and what else differs between ways.
         psnr: in dB, the mean over jobs that differ in nothing but their seed.
-        accuracy: of the server half on what it receives, likewise.
+        accuracy: accuracy of the server half on what it receives, likewise.
     """
 
     cut: str

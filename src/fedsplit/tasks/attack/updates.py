@@ -21,7 +21,7 @@ from fedsplit.randomness import seed_of
 from fedsplit.state.weights import Weights
 from fedsplit.tasks.attack.attacker import Attacker, Finding, NotExposed
 from fedsplit.tasks.attack.linear import LinearAttack
-from fedsplit.tasks.attack.measures import SampleMean, psnr, reidentified, ssim
+from fedsplit.tasks.attack.measures import SampleMean, psnr, reidentify, ssim
 from fedsplit.tasks.attack.scene import Scene
 from fedsplit.transport.local import LocalTransport
 
@@ -41,7 +41,7 @@ class UpdateAttack(Attacker):
     Homomorphic Encryption", IEEE TIFS 13(5), 2018.
 
     Args:
-        clients: whose labels are looked for, at most.
+        clients: most clients whose labels are looked for.
     """
 
     name = "updates"
@@ -66,7 +66,7 @@ class UpdateAttack(Attacker):
     def _label_shares(self, scene: Scene) -> Finding:
         run, classes = scene.victim.run, scene.victim.run.dataset.num_classes
         local = component_of("transport", LocalTransport)
-        parts = build_clients(run.changed(transport=local))
+        parts = build_clients(run.with_transport(transport=local))
         before = {**_weights(parts.models.halves.client), **_weights(parts.models.halves.server)}
         bias = _last_bias(_weights(parts.models.halves.server), classes)
         clients = list(range(min(self.clients, len(parts.sample_counts))))
@@ -105,7 +105,7 @@ class UpdateAttack(Attacker):
             way="batch of one",
             psnr=SampleMean.of(psnr(targets.x, images)),
             ssim=SampleMean.of(ssim(targets.x, images)),
-            reidentified=SampleMean.of(reidentified(targets.x, images)),
+            reidentified=SampleMean.of(reidentify(targets.x, images)),
             others={"smashed_error": float(error.mean())},
             images=images,
         )

@@ -36,7 +36,7 @@ class ImageBatch:
 
     Args:
         x: inputs of the model, `(b, c, h, w)`.
-        pixels: from 0 to 1, of the same shape, before normalisation.
+        pixels: pixels from 0 to 1, of the same shape, before normalisation.
         y: labels, `(b,)`.
     """
 
@@ -49,7 +49,7 @@ class AttackedRun:
     """A run that has ended, read back from its directory.
 
     Args:
-        path: of the directory.
+        path: path of the directory.
         asked: the command's configuration, which says where and how to compute.
 
     Raises:
@@ -76,7 +76,7 @@ class AttackedRun:
         """Attacked run that a command names by `run`."""
         return cls(user_path(asked.origin.run or "", "run"), asked)
 
-    def changed(self, *, transport: Component) -> RunConfig:
+    def with_transport(self, *, transport: Component) -> RunConfig:
         """Configuration of the run with another transport."""
         return replace(self.config, transport=transport)
 
@@ -91,11 +91,11 @@ class AttackedRun:
         """Name of the cut that it trained with."""
         return cut_name(self.config, *build_whole_model(self.config, self.data, self.device))
 
-    def cut_named(self, cut: str | int) -> str:
+    def find_cut(self, cut: str | int) -> str:
         """The name of a cut that is given by name or number; the halves show whether it is one."""
         if isinstance(cut, str):
             return cut
-        config = self.config.changed({"model.cut": cut})
+        config = self.config.with_changes({"model.cut": cut})
         try:
             return cut_name(config, *build_whole_model(config, self.data, self.device))
         except UserError as error:
@@ -138,16 +138,16 @@ class AttackedRun:
     @cached_property
     def peak(self) -> int:
         """The largest value of a pixel in the test images, which is 1 to measures: 255, of digits 16."""
-        return max(1, *(int(pixels.max()) for pixels in self.dataset.test.surveyed()))
+        return max(1, *(int(pixels.max()) for pixels in self.dataset.test.survey()))
 
     def batches(self, images: Images, index: Tensor, mode: Mode, purpose: str) -> Iterator[ImageBatch]:
         """Batches of some images, as large as the run's; in `train` changed at random like training images.
 
         Args:
-            images: of a split.
-            index: of them.
-            mode: in which the client model will see them.
-            purpose: of what is drawn.
+            images: images of a split.
+            index: indices of the images.
+            mode: mode of the client model that will see them.
+            purpose: purpose of what is drawn.
         """
         augment = self.dataset.train.augmentation if mode == "train" and self.dataset.train.augments else None
         normalise = images.normalise
@@ -167,7 +167,7 @@ class AttackedRun:
         Raises:
             UserError: it cannot be cut there.
         """
-        config = self.config.changed(
+        config = self.config.with_changes(
             {"model.cut": cut, "model.tail_cut": None}
         )  # clients hold a tail, or not
         estimator = config.estimator.build(GradientEstimator)
@@ -196,10 +196,10 @@ class Victim:
     """The two halves of a model of a run.
 
     Args:
-        cut: its name.
-        trained: whether the halves have the weights that the run left; else those that it began with.
-        smashed_shape: of one sample.
-        coded_shape: of one sample, with its channels.
+        cut: name of the cut.
+        trained: True if the halves have the weights that the run left; else those that it began with.
+        smashed_shape: shape of one sample.
+        coded_shape: shape of one sample, with its channels.
     """
 
     run: AttackedRun
@@ -215,11 +215,11 @@ class Victim:
         """Seed of the attacked run."""
         return self.run.seed
 
-    def smashed(self, x: Tensor, mode: Mode, *, seed: int) -> Tensor:
+    def smash(self, x: Tensor, mode: Mode, *, seed: int) -> Tensor:
         """Smashed data of a batch; the client model stays as it is.
 
         Args:
-            seed: of what the model draws by itself (dropout), in `train`.
+            seed: seed of what the model draws by itself (dropout), in `train`.
         """
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             if mode == "train":
@@ -234,7 +234,7 @@ class Victim:
             logits: Tensor = self.server.eval()(compute_format(z))
             return logits
 
-    def unflattened(self, z: Tensor) -> Tensor:
+    def unflatten(self, z: Tensor) -> Tensor:
         """Smashed data `(n, ...)` with their channels, also where the client model flattened them."""
         return z.reshape(-1, *self.coded_shape)
 

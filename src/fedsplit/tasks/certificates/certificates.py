@@ -27,7 +27,7 @@ class Certificates(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints what was made and which machine it is for."""
+        """Make certificates, and print for which machine each of them is."""
         with extra("task", "certificates"):
             from fedsplit.tasks.certificates.directories import CA, SERVER, make_certificates  # noqa: PLC0415
         made = make_certificates(self.out, hosts=self.hosts, clients=self.clients, days=self.days)
@@ -41,5 +41,5 @@ class Certificates(Task):
             print(f"{self.out / clients[0]}{others}: one to the machine of each client ({len(clients)} new)")
         if made.new:
             print(f"valid for {self.days} days; each machine needs its own directory and no other")
-        if made.kept:
-            print(f"{len(made.kept)} directories were there already and stay as they are")
+        if made.existing:
+            print(f"{len(made.existing)} directories were there already and stay as they are")

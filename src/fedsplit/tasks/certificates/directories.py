@@ -55,7 +55,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name("certificate authority")
         certificate = (
-            _unsigned(name, name, key.public_key(), now, AUTHORITY_DAYS)
+            _certificate_builder(name, name, key.public_key(), now, AUTHORITY_DAYS)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage("key_cert_sign", "crl_sign"), critical=True)
             .sign(key, SHA256())
@@ -78,14 +78,14 @@ class Authority:
         """Issue a certificate: the files that one machine needs, by name.
 
         Args:
-            alternative_names: what the certificate is for.
+            alternative_names: names that the certificate is for.
             usage: `serverAuth` or `clientAuth`.
-            days: how long it is valid from `now` on.
-            now: from when; it is also valid in the hour before.
+            days: number of days that it is valid from `now` on.
+            now: time from which it is valid; it also is in the hour before.
         """
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            _unsigned(_name(name), self.certificate.subject, key.public_key(), now, days)
+            _certificate_builder(_name(name), self.certificate.subject, key.public_key(), now, days)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage("digital_signature"), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -102,7 +102,7 @@ class Authority:
         }
 
 
-def _unsigned(
+def _certificate_builder(
     subject: x509.Name, issuer: x509.Name, public: ec.EllipticCurvePublicKey, now: datetime, days: int
 ) -> x509.CertificateBuilder:
     return (
@@ -136,16 +136,16 @@ _PARTIAL = ".fedsplit-certificates-"
 
 
 @dataclass(frozen=True)
-class Made:
+class CertificateDirectories:
     """Names of directories: those that were made, and those that were there and stayed as they were."""
 
     new: list[str]
-    kept: list[str]
+    existing: list[str]
 
 
 def make_certificates(
     out: Path, *, hosts: Sequence[str], clients: int, days: int, now: datetime | None = None
-) -> Made:
+) -> CertificateDirectories:
     """Make `ca/`, `server/` and `client-0/` to `client-<clients - 1>/` under `out`, those that are not there.
 
     Each appears whole or not at all, and what is there is never written over.
@@ -153,8 +153,8 @@ def make_certificates(
     Args:
         out: made if it is not there.
         hosts: names and addresses by which clients reach the server; its certificate is for no others.
-        days: how long certificates of server and clients are valid.
-        now: from when; a certificate is also valid in the hour before.
+        days: number of days that certificates of server and clients are valid.
+        now: time from which certificates are valid; they also are in the hour before.
 
     Raises:
         UserError: an argument cannot be; what is there is damaged, has expired, or is for other hosts; the
@@ -176,7 +176,7 @@ def make_certificates(
 
 def _make_missing(
     out: Path, wanted: Mapping[str, Sequence[x509.GeneralName]], days: int, now: datetime
-) -> Made:
+) -> CertificateDirectories:
     kept = [name for name in wanted if (out / name).exists()]
     missing = [name for name in wanted if name not in kept]
     new_authority = not (out / CA).exists()
@@ -192,7 +192,7 @@ def _make_missing(
         for name in kept:
             _check_kept(out / name, wanted[name], certificate)
         if not missing:
-            return Made([], [CA, *kept])
+            return CertificateDirectories([], [CA, *kept])
         authority = Authority(certificate, _kept_key(out / CA, certificate, missing[0]))
         left = (certificate.not_valid_after_utc - now).days
         if days > left:
@@ -200,7 +200,11 @@ def _make_missing(
     for name in missing:
         usage = ExtendedKeyUsageOID.SERVER_AUTH if name == SERVER else ExtendedKeyUsageOID.CLIENT_AUTH
         _write(out / name, authority.issue(name.replace("-", " "), wanted[name], usage, days, now))
-    return Made([CA, *missing], []) if new_authority else Made(missing, [CA, *kept])
+    return (
+        CertificateDirectories([CA, *missing], [])
+        if new_authority
+        else CertificateDirectories(missing, [CA, *kept])
+    )
 
 
 def _server_names(hosts: Sequence[str]) -> list[x509.GeneralName]:

@@ -23,7 +23,7 @@ from fedsplit.reports.shown_table import print_table
 from fedsplit.tasks.compare.comparison import (
     MODEL,
     REFERENCE,
-    Compared,
+    ComparedPrecision,
     Drop,
     comparison_table,
     evaluate_precisions,
@@ -38,10 +38,10 @@ class Compare(Task):
     """Deploys the trained client model at each precision, and evaluates and measures it there.
 
     Args:
-        precisions: by name; `fp32`, that all are compared with, is always among them.
+        precisions: names of precisions; `fp32`, that all are compared with, is always among them.
         batch_sizes: samples at a time, at which latency is measured.
         repeats: runs at each that count.
-        client: whose model, in a run whose clients have models of their own.
+        client: number of the client whose model is taken, in a run whose clients have models of their own.
     """
 
     beside = ("task", "run", "trust", "device", "threads", "network")
@@ -62,7 +62,7 @@ class Compare(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints a table, and writes to `compare/` in the run's directory, or `compare-3/`.
+        """Print a table, and write to `compare/` in the run's directory, or `compare-3/`.
 
         What was there is replaced, once all is whole.
         """
@@ -71,14 +71,14 @@ class Compare(Task):
         console = Console()
         whole = trained.path / ("compare" if self.client is None else f"compare-{self.client}")
         with in_one_line("run", trained.path, "cannot be written to"), appearing(whole) as partial:
-            rows = self._written(trained, _price(config, trained), partial, console)
+            rows = self._write(trained, _price(config, trained), partial, console)
             shutil.rmtree(whole, ignore_errors=True)
         print_table(comparison_table(rows))
         print(whole)
 
-    def _written(
+    def _write(
         self, trained: TrainedRun, price: float | None, folder: Path, console: Console
-    ) -> list[Compared]:
+    ) -> list[ComparedPrecision]:
         """Deploy, evaluate and measure, with everything written to `folder`."""
         evaluated, left_out = evaluate_precisions(
             self.precisions, trained, self._calibration(trained), folder, console
@@ -93,9 +93,9 @@ class Compare(Task):
         sizes = {name: storage.size(folder / name / MODEL) for name in evaluated}
         reference = evaluated[REFERENCE]
         rows = [
-            Compared(
+            ComparedPrecision(
                 precision=name,
-                found=found,
+                scores=found,
                 device=measured[name],
                 drop=Drop.of(reference.correct, found.correct) if name != REFERENCE else None,
                 file_bytes=sizes[name],

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from fedsplit.building.trained import TrainedRun
-from fedsplit.deployment.backends.backend import Deployed
+from fedsplit.deployment.backends.backend import DeployedModel
 from fedsplit.deployment.measuring import DeviceCost
 from fedsplit.deployment.precisions import Precision
 from fedsplit.errors import UserError
@@ -28,15 +28,15 @@ MODEL = "model"
 
 
 @dataclass(frozen=True)
-class Evaluated:
+class PrecisionScores:
     """A deployed client model in front of the server model, on all test samples.
 
     Args:
-        correct: whether each sample is classified correctly, or each token predicted, bool `(n,)`.
-        perplexity: of tokens that are to be predicted; None where samples are classified.
-        confusion: of classes; None where tokens are predicted.
+        correct: correctness of each sample's class, or of each predicted token, bool `(n,)`.
+        perplexity: perplexity of tokens that are to be predicted; None where samples are classified.
+        confusion: confusion matrix; None where tokens are predicted.
         roc: likewise.
-        sample_bytes: of a sample's smashed data, as the client model puts them out; of texts the mean.
+        sample_bytes: bytes of a sample's smashed data, as the client model puts them out; of texts the mean.
         unquantized: operations that compute in float32.
     """
 
@@ -53,7 +53,7 @@ class Evaluated:
         return float(self.correct.double().mean())
 
     @classmethod
-    def of(cls, trained: TrainedRun, deployed: Deployed, unquantized: tuple[str, ...]) -> Self:
+    def of(cls, trained: TrainedRun, deployed: DeployedModel, unquantized: tuple[str, ...]) -> Self:
         """Evaluation of a deployed client model in front of the server model."""
         objective, names = trained.parts.data.dataset.objective, trained.class_names
         correct, scores, classes, loss = [], [], [], 0.0
@@ -80,7 +80,7 @@ class Evaluated:
         )
 
 
-def _sample_bytes(trained: TrainedRun, deployed: Deployed) -> float:
+def _sample_bytes(trained: TrainedRun, deployed: DeployedModel) -> float:
     """Bytes of the smashed data of a test sample without padding, in the mean."""
     dataset = trained.parts.data.dataset
     one = trained.parts.data.batch(1)[0].cpu()
@@ -95,13 +95,13 @@ def evaluate_precisions(
     calibration: Sequence[Tensor],
     folder: Path,
     console: Console,
-) -> tuple[dict[str, Evaluated], dict[str, str]]:
+) -> tuple[dict[str, PrecisionScores], dict[str, str]]:
     """Deploy a trained client model at each precision, and evaluate it there.
 
     Args:
-        precisions: by name, with `REFERENCE`.
+        precisions: names of precisions, with `REFERENCE`.
         calibration: batches of inputs, from which ranges of activations are taken.
-        folder: where the model, its confusion matrix and its ROC curves are written, in a folder for each.
+        folder: folder that gets the model, its confusion matrix and its ROC curves, in a folder for each.
         console: is told which precisions are left out, and what stays in float32.
 
     Returns:
@@ -110,17 +110,17 @@ def evaluate_precisions(
     Raises:
         UserError: calibration cannot be as asked for, or the reference cannot be deployed.
     """
-    found: dict[str, Evaluated] = {}
+    found: dict[str, PrecisionScores] = {}
     left_out: dict[str, str] = {}
     for name in track(precisions, "deploying and evaluating precisions"):
         try:
-            backend = Precision.named(name).make_backend("task.precisions", name)
-            model = Precision.named(name).model(trained.client, backend, name)
+            backend = Precision.by_name(name).make_backend("task.precisions", name)
+            model = Precision.by_name(name).model(trained.client, backend, name)
             backend.prepare(model, calibration[0][:2])
             if backend.calibrates:
                 backend.calibrate(calibration)
             deployed = backend.convert()
-            found[name] = Evaluated.of(trained, deployed, backend.unquantized)
+            found[name] = PrecisionScores.of(trained, deployed, backend.unquantized)
         except UserError as error:
             if error.key == "calibration" or name == REFERENCE:
                 raise
@@ -146,8 +146,8 @@ class Drop:
     probabilities too, than what is told here.
 
     Args:
-        drop: of accuracy, a fraction; below zero where it gains.
-        standard_error: of the drop, over samples or tokens: of the mean of paired differences.
+        drop: drop of accuracy, a fraction; below zero where it gains.
+        standard_error: standard error of the drop, over samples or tokens: of the mean of paired differences.
         p_value: exact, two-sided (McNemar): how likely samples on which one of both is right would be
             divided at least as unevenly, if both were as good.
     """
@@ -180,17 +180,17 @@ SAMPLES = 1000
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedPrecision:
     """One precision.
 
     Args:
         drop: against float32; None of float32 itself.
-        compression: how many times as large the file of float32 is.
-        money: for each MB (10^6 bytes) that is sent; None where no price is known.
+        compression: ratio of the size of the float32 file to this one's.
+        money: money for each MB (10^6 bytes) that is sent; None where no price is known.
     """
 
     precision: str
-    found: Evaluated
+    scores: PrecisionScores
     device: DeviceCost
     drop: Drop | None
     file_bytes: int
@@ -200,7 +200,7 @@ class Compared:
     @property
     def smashed_bytes(self) -> int:
         """Bytes of the smashed data of `SAMPLES` samples."""
-        return round(self.found.sample_bytes * SAMPLES)
+        return round(self.scores.sample_bytes * SAMPLES)
 
     @property
     def cost(self) -> float | None:
@@ -209,10 +209,10 @@ class Compared:
 
     def plain(self) -> dict[str, object]:
         """Values as JSON holds them; a row of the CSV file is its values that are single numbers or words."""
-        drop, found, device = self.drop, self.found, self.device
+        drop, found, device = self.drop, self.scores, self.device
         return {
             "precision": self.precision,
-            "runtime": Precision.named(self.precision).runtime,
+            "runtime": Precision.by_name(self.precision).runtime,
             "test_accuracy": found.accuracy,
             **({} if found.perplexity is None else {"test_perplexity": found.perplexity}),
             "accuracy_drop": drop.drop if drop else None,
@@ -236,13 +236,16 @@ class Compared:
 
 
 def write_comparison(
-    directory: Path, rows: Sequence[Compared], about: Mapping[str, object], left_out: Mapping[str, str]
+    directory: Path,
+    rows: Sequence[ComparedPrecision],
+    about: Mapping[str, object],
+    left_out: Mapping[str, str],
 ) -> None:
     """Write `comparison.json` and `comparison.csv`.
 
     Args:
         rows: float32 first.
-        left_out: by precision, why it is not there.
+        left_out: reason why a precision is not there, by precision.
     """
     plain = [row.plain() for row in rows]
     write_json(directory / "comparison.json", {**about, "left_out": dict(left_out), "precisions": plain})
@@ -250,12 +253,12 @@ def write_comparison(
     write_csv(directory / "comparison.csv", columns, ([row[key] for key in columns] for row in plain))
 
 
-def comparison_table(rows: Sequence[Compared]) -> Table:
+def comparison_table(rows: Sequence[ComparedPrecision]) -> Table:
     """Table of precisions for a terminal."""
     table = Table()
     table.add_column("precision", no_wrap=True)
     table.add_column("runtime")
-    of_text = rows[0].found.perplexity is not None
+    of_text = rows[0].scores.perplexity is not None
     perplexity = ["perplexity"] if of_text else []
     for name in (*perplexity, "accuracy %", "drop (points)", "p", "file kB", "smaller"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -270,9 +273,9 @@ def comparison_table(rows: Sequence[Compared]) -> Table:
         drop, device = row.drop, row.device
         table.add_row(
             row.precision,
-            Precision.named(row.precision).runtime,
-            *([f"{row.found.perplexity:.2f}"] if of_text else []),
-            f"{100 * row.found.accuracy:.2f}",
+            Precision.by_name(row.precision).runtime,
+            *([f"{row.scores.perplexity:.2f}"] if of_text else []),
+            f"{100 * row.scores.accuracy:.2f}",
             f"{100 * drop.drop:.2f} ± {100 * drop.standard_error:.2f}" if drop else "",
             f"{drop.p_value:.2g}" if drop else "",
             f"{row.file_bytes / 1e3:,.1f}",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fedsplit.reports.figures.style import blank_figure, log_axis
-from fedsplit.tasks.compare.comparison import Compared
+from fedsplit.tasks.compare.comparison import ComparedPrecision
 
 if TYPE_CHECKING:  # matplotlib is optional and slow to import
     from matplotlib.axes import Axes
@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # matplotlib is optional and slow to import
 _COLOUR, _REFERENCE_COLOUR = "#0072B2", "#666666"
 
 
-def comparison_figure(rows: Sequence[Compared]) -> "Figure":
+def comparison_figure(rows: Sequence[ComparedPrecision]) -> "Figure":
     """A line a precision: accuracy lost, with twice its standard error, and what the rest of a row says.
 
     Args:

@@ -23,16 +23,16 @@ class CutCosts:
     """Costs of one cut.
 
     Args:
-        stage: its number; None where it is no stage.
-        tensors: that cross.
-        smashed_bytes: of one sample, as float32.
-        client_bytes: of the client model's state.
-        server_bytes: of the server model's state.
-        auxiliary_bytes: of the state of an auxiliary model that is derived from the server model.
+        stage: number of the stage; None where it is none.
+        tensors: number of tensors that cross.
+        smashed_bytes: bytes of one sample, as float32.
+        client_bytes: bytes of the client model's state.
+        server_bytes: bytes of the server model's state.
+        auxiliary_bytes: bytes of the state of an auxiliary model that is derived from the server model.
         client_macs: multiply-adds of the client model's forward pass for one sample.
-        server_macs: of the server model's.
-        memory_bytes: of a client in its largest local step, with the algorithm of the configuration.
-        held_bytes: of these, what waits for a cut gradient.
+        server_macs: multiply-adds of the server model's forward pass.
+        memory_bytes: memory of a client in its largest local step, with the algorithm of the configuration.
+        held_bytes: part of these bytes that waits for a cut gradient.
         load: bytes a round, by algorithm.
     """
 
@@ -104,7 +104,7 @@ def print_shown(
 
     Args:
         columns: those asked for; None: all, of which a terminal gets the most important that it has room for.
-        algorithm: whose load is more important than that of others.
+        algorithm: name of the algorithm whose load is more important than that of others.
     """
     console = console or Console()
     console.print(about, soft_wrap=True, highlight=False)

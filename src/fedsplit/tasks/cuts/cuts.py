@@ -19,7 +19,7 @@ from fedsplit.building.process import prepare_process
 from fedsplit.building.quantization import build_quantization
 from fedsplit.building.run import build_clients
 from fedsplit.computing.layout import unflattened_shape
-from fedsplit.computing.model_state import travelling
+from fedsplit.computing.model_state import travelling_tensors
 from fedsplit.computing.multiply_adds import MultiplyAdds, attention_in_products
 from fedsplit.config.choices import target_of
 from fedsplit.config.component import import_target, is_class
@@ -52,7 +52,7 @@ class CutTable(Task):
     """Prints for each cut what crosses it, what each side holds and computes, and each algorithm's load.
 
     Args:
-        format: of what is printed; csv has whole bytes and multiply-adds, the others millions.
+        format: format of what is printed; csv has whole bytes and multiply-adds, the others millions.
         among: all cuts, or the model's stages only.
         columns: names as in the CSV; None takes all, of which a terminal shows the most important that fit.
         plot: file for a figure of load against the client's computation (png, pdf or svg); None draws none.
@@ -84,7 +84,7 @@ class CutTable(Task):
 
     @override
     def run(self, config: RunConfig, directory: Path) -> None:
-        """See `Task.run`: prints, and writes only the figure that was asked for."""
+        """Print a table of cuts, and write only the figure that was asked for."""
         prepare_process(config)
         parts = build_clients(config, sizes_only=True)
         found = self.costs(parts)
@@ -133,7 +133,7 @@ class CutTable(Task):
             head = _head(parts, halves, auxiliary.to(example.device), z)
             blueprint = replace(parts.engine.blueprint, body=halves.client, head=head, head_sees=None)
             cost = build_client_cost(parts, blueprint, trains_head=not parts.estimates)
-            client, server = travelling(halves.client), travelling(halves.server)
+            client, server = travelling_tensors(halves.client), travelling_tensors(halves.server)
             coded_shape = partial(unflattened_shape, halves.client, example)
             terms = RoundLoad(
                 population=population,
@@ -141,7 +141,7 @@ class CutTable(Task):
                 smashed_shape=z,
                 client=client,
                 server=server,
-                auxiliary=travelling(auxiliary),
+                auxiliary=travelling_tensors(auxiliary),
                 buffers={name for half in (halves.client, halves.server) for name, _ in half.named_buffers()},
             )
             loads = {name: algorithm.round_load(terms) for name, algorithm in algorithms.items()}
@@ -153,11 +153,11 @@ class CutTable(Task):
                     smashed_bytes=4 * _values(z),
                     client_bytes=_bytes(client),
                     server_bytes=_bytes(server),
-                    auxiliary_bytes=_bytes(travelling(auxiliary)),
+                    auxiliary_bytes=_bytes(travelling_tensors(auxiliary)),
                     client_macs=macs[cut.end],
                     server_macs=macs[-1] - macs[cut.end],
                     memory_bytes=cost.memory,
-                    held_bytes=cost.held,
+                    held_bytes=cost.waiting,
                     load={name: load for name, load in loads.items() if load is not None},
                 )
             )

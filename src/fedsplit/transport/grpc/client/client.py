@@ -39,9 +39,9 @@ class TrainingClient(Dialler):
     """One client, for as long as its run lasts.
 
     Args:
-        folder: where its states are kept; None: below `saves/clients`, by run and number.
+        folder: folder of its states; None: below `saves/clients`, by run and number.
         build: makes what a client needs of a run.
-        keeps_secret: whether its noise is made from a secret in its folder, and not from the run's seed.
+        keeps_secret: True if its noise is made from a secret in its folder, and not from the run's seed.
         min_noise: least noise on what it uploads; None: any.
         turn: entered while the client computes; where many share a machine, it may have to wait.
     """
@@ -98,7 +98,7 @@ class TrainingClient(Dialler):
                 raise UserError("model", config.choice("model"), message)
             return setting
 
-        built = self.built("the run", plan, build)
+        built = self.build_part("the run", plan, build)
         _claim(folder, run, self.client)
         return Worker(built, self.client, folder, run.hex())
 
@@ -126,7 +126,7 @@ class TrainingClient(Dialler):
 
     def _is_again(self, verb: pb.FromServer) -> bool:
         if _name(verb) == self._last and verb != self._verb:
-            raise Corrupt("another verb under the name of the last")
+            raise Corrupt("the server sent another verb with the identity of the last one")
         return _name(verb) == self._last
 
     @override
@@ -136,21 +136,21 @@ class TrainingClient(Dialler):
 
     @override
     def answer(self, parcel: Parcel[pb.FromServer]) -> Answer:
-        """See `Dialler.answer`: the same again if this is the last verb, whose answer was lost."""
+        """Answer a verb; the same again if it is the last one, whose answer was lost."""
         identity = parcel.head.identity
         if identity.run != self._run or identity.client != self.client:
-            raise Corrupt("a verb of another run, or for another client")
+            raise Corrupt("the server sent a verb for another run or another client")
         if not self._is_again(parcel.head):
-            self._answer = self._answered(parcel)
+            self._answer = self._perform(parcel)
             self._last, self._verb = _name(parcel.head), parcel.head
-        self.served = True
+        self.has_served = True
         return self._answer
 
-    def _answered(self, verb: Parcel[pb.FromServer]) -> Answer:
+    def _perform(self, verb: Parcel[pb.FromServer]) -> Answer:
         now, begins = _name(verb.head), verb.head.WhichOneof("content") == "begin"
         follows = self._last is not None and now == (*self._last[:2], self._last[2] + 1)
         if not follows and not begins:
-            raise Corrupt("a verb out of order")
+            raise Corrupt("the server sent a verb out of order")
         if begins:
             _LOG.info("client %s: round %s", self.client, verb.head.identity.round)
         assert self._worker is not None
@@ -189,8 +189,9 @@ def attend(
     """Be a client until the run has ended.
 
     Args:
-        folder: for its state; those of the other clients are beside it. It tells its process in `pid`.
-        at_once: how many may compute at a time; None all.
+        folder: folder of its state; those of the other clients are beside it. It writes its process id to
+            `pid`.
+        at_once: number of clients that may compute at a time; None: all.
     """
     (folder / "pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
     logging.basicConfig(
@@ -213,8 +214,8 @@ def turn(folder: Path, client: int, at_once: int | None) -> Iterator[None]:
     """Wait for a client's turn to compute; a lock on a file, for it ends with a process that is killed.
 
     Args:
-        folder: of all clients.
-        at_once: how many may compute at a time; None all.
+        folder: folder of all clients.
+        at_once: number of clients that may compute at a time; None: all.
     """
     if at_once is None:
         yield

@@ -37,7 +37,7 @@ class Membership(TypedDict):
 
     Args:
         server: address and port.
-        tls: who it is, and whom it trusts; None without.
+        tls: identity of the client, and whom it trusts; None without TLS.
         own: keys of the configuration that are this machine's own, such as `dataset.root`.
         memory_mb: MB of memory that a run may ask for; None: half of this machine's.
     """
@@ -56,7 +56,7 @@ class Dialler(ABC):
         self._server, self.client, self._tls, self._own = who["server"], who["client"], who["tls"], who["own"]
         self._memory_mb = who.get("memory_mb")
         self._instance = token_bytes(16)
-        self.served = False
+        self.has_served = False
         """True if the server used this stream: if it breaks, the next one is dialled at once."""
 
     @abstractmethod
@@ -100,17 +100,17 @@ class Dialler(ABC):
         for frame in stream:
             content = frame.WhichOneof("content")
             if content in ("refusal", "finish", "welcome") and frame.tensors:
-                raise Corrupt(f"tensors in {content}, which carries none")
+                raise Corrupt(f"a message {content} announces tensors, which it never carries")
             if content == "refusal":
-                self._refused(frame.refusal)
+                self._refuse(frame.refusal)
             elif content == "finish":
                 return True
             elif content == "welcome":
                 if welcomed:
-                    raise Corrupt("a second welcome")
+                    raise Corrupt("the server sent a second welcome")
                 identity = frame.identity
                 if identity.client != self.client or len(identity.run) != 16:
-                    raise Corrupt("a welcome that is not for this client")
+                    raise Corrupt("the server sent a welcome for another client")
                 joins = self.joins(identity.run, frame.welcome)
                 outbox.put(Parcel(pb.FromClient(identity=identity, **joins)))  # type: ignore[arg-type]
                 welcomed = True
@@ -121,13 +121,13 @@ class Dialler(ABC):
                     outbox.put(answer)
         return False
 
-    def _refused(self, refusal: pb.Refusal) -> None:
+    def _refuse(self, refusal: pb.Refusal) -> None:
         reason = one_line(refusal.reason)
         if refusal.for_good:
             raise RunFailed(f"the server refused: {reason}")
         _LOG.info("client %s: not yet: %s", self.client, reason)
 
-    def built(self, what: str, plan: pb.Plan, build: Callable[[RunConfig, Member], Built]) -> Built:
+    def build_part(self, what: str, plan: pb.Plan, build: Callable[[RunConfig, Member], Built]) -> Built:
         """Build this client's part of what a plan describes.
 
         Args:
@@ -158,7 +158,7 @@ class Dialler(ABC):
         """
         pause = _FIRST_PAUSE_S
         while True:
-            self.served = False
+            self.has_served = False
             try:
                 if self._attend_once():
                     return
@@ -167,7 +167,7 @@ class Dialler(ABC):
                 message = _reason(error)
             except Corrupt as error:
                 message = f"the server sent what cannot be: {error}"
-            pause = _FIRST_PAUSE_S if self.served else min(2 * pause, _LONGEST_PAUSE_S)
+            pause = _FIRST_PAUSE_S if self.has_served else min(2 * pause, _LONGEST_PAUSE_S)
             wait = random.uniform(0, pause)  # full jitter: clients that lost one server do not come at once
             _LOG.info("client %s: %s; again in %.1f s", self.client, message, wait)
             time.sleep(wait)

@@ -20,7 +20,7 @@ from fedsplit.state.weights import Weights
 from fedsplit.transport.client_end import ClientEnd
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, check, decode_tensors, one_line
+from fedsplit.transport.grpc.protocol.frames import ExpectedTensor, Parcel, check, decode_tensors, one_line
 from fedsplit.transport.grpc.protocol.packing import Packed, pack, pack_weights
 from fedsplit.transport.links import KIND_OF, coded_tensor
 from fedsplit.transport.transport import RunSetting
@@ -107,16 +107,16 @@ class Worker:
         return self._kept.rounds()
 
     def admit(self, frame: pb.FromServer) -> bool:
-        """See `Assembler`: all are wanted; `Corrupt` where no server sends these tensors."""
-        check(frame.tensors, self._expected(frame))
+        """Admit the tensors of a frame, all of which are wanted; `Corrupt` where no server sends them."""
+        check(frame.tensors, self._expect(frame))
         return True
 
-    def _expected(self, frame: pb.FromServer) -> list[Expected]:
+    def _expect(self, frame: pb.FromServer) -> list[ExpectedTensor]:
         verb = frame.WhichOneof("content")
         if verb == "install":
             part = self.expectations.part(frame.install.part)
             if frame.install.difference and part not in self._held:
-                raise Corrupt("a difference came to weights that this client does not hold")
+                raise Corrupt("the server sent a difference to weights that this client does not hold")
             return self.expectations.sent_down(part, frame.tensors, difference=frame.install.difference)
         if verb == "backward":
             return self.expectations.cut_gradient(frame.tensors, self._labels)
@@ -128,7 +128,7 @@ class Worker:
             return [*([] if aware else [self.expectations.seeds()]), self.expectations.slopes()]
         if verb == "step_tail":
             if self._labels is None:
-                raise Corrupt("outputs of the trunk came, and no batch waits for them")
+                raise Corrupt("the server sent outputs of the trunk, and no batch waits for them")
             return self.expectations.trunk_output(len(self._labels))
         return []
 
@@ -136,7 +136,7 @@ class Worker:
         """Do what a verb asks for, and answer, `Done` or `Failed` last; `Corrupt` where no server asks it."""
         verb = parcel.head.WhichOneof("content")
         if verb not in self._verbs:
-            raise Corrupt(f"{verb} is no verb")
+            raise Corrupt(f"{verb} is not a verb of this protocol")
         if verb != "begin":
             self._is_after = None
         try:
@@ -164,7 +164,7 @@ class Worker:
         head = pb.FromClient(identity=identity, tensors=[tensor for tensor, _ in tensors], **content)  # type: ignore[arg-type]
         return Parcel(head, [payload for _, payload in tensors])
 
-    def _done(self, verb: Parcel[pb.FromServer]) -> Parcel[pb.FromClient]:
+    def _confirm(self, verb: Parcel[pb.FromServer]) -> Parcel[pb.FromClient]:
         return self._message(verb, done=pb.Done())
 
     def _begin(self, verb: Parcel[pb.FromServer]) -> Answer:
@@ -173,7 +173,7 @@ class Worker:
             self._go_back(after)
         self._is_after = self._labels = self._seeds_of = None
         self.run.engine.enter([self.client])
-        return [self._done(verb)]
+        return [self._confirm(verb)]
 
     def _go_back(self, after: int) -> None:
         state = self._kept.after(after) if after else {"clients": {}, "held": {}, "up": {}}
@@ -195,40 +195,40 @@ class Worker:
 
     def _install(self, verb: Parcel[pb.FromServer]) -> Answer:
         part = self.expectations.part(verb.head.install.part)
-        arrived = decode_tensors(verb, self._expected(verb.head))
+        arrived = decode_tensors(verb, self._expect(verb.head))
         weights = {name: tensor.to(self.run.device) for name, tensor in arrived.items()}
         if verb.head.install.difference:
             weights = add_difference(self._held[part], weights)
         if not self.run.quantization.weights.lossless:
             self._held[part] = weights
         self.run.engine.install(part, {self.client: weights})
-        return [self._done(verb)]
+        return [self._confirm(verb)]
 
     def _forward(self, verb: Parcel[pb.FromServer]) -> Answer:
         identity = verb.head.identity
         engine = self.run.engine
-        forward = engine.evaluated if verb.head.forward.evaluating else engine.forward
+        forward = engine.forward_evaluating if verb.head.forward.evaluating else engine.forward
         uploads = forward([self.client], identity.round, identity.step)
         self._labels = uploads[0].y if uploads else None
-        return [*(self._upload(verb, each) for each in uploads), self._done(verb)]
+        return [*(self._upload(verb, each) for each in uploads), self._confirm(verb)]
 
     def _upload(self, verb: Parcel[pb.FromServer], upload: Upload) -> Parcel[pb.FromClient]:
         number = self.expectations.cut_number("smashed")
-        tensors = [pack("z", number, self._end.smashed(upload, verb.head.identity.round))]
+        tensors = [pack("z", number, self._end.code_smashed(upload, verb.head.identity.round))]
         if self.run.trunk_shape is None:
             tensors.append(pack("y", pb.LABELS, self._end.labels(upload.y)))
         return self._message(verb, step=upload.step, tensors=tensors, upload=pb.Upload())
 
     def _backward(self, verb: Parcel[pb.FromServer]) -> Answer:
-        dz: Tensor = decode_tensors(verb, self._expected(verb.head))["dz"].to(self.run.device)
+        dz: Tensor = decode_tensors(verb, self._expect(verb.head))["dz"].to(self.run.device)
         identity = verb.head.identity
-        padded = self.run.quantization.positions.padded(dz, self._labels)
+        padded = self.run.quantization.positions.pad(dz, self._labels)
         self.run.engine.backward(identity.round, identity.step, {self.client: padded})
-        return [self._done(verb)]
+        return [self._confirm(verb)]
 
     def _probe(self, verb: Parcel[pb.FromServer]) -> Answer:
-        arrived, identity = decode_tensors(verb, self._expected(verb.head)), verb.head.identity
-        padded = self.run.quantization.positions.padded(arrived["dz"].to(self.run.device), self._labels)
+        arrived, identity = decode_tensors(verb, self._expect(verb.head)), verb.head.identity
+        padded = self.run.quantization.positions.pad(arrived["dz"].to(self.run.device), self._labels)
         self._seeds, self._seeds_of = _seeds_in(arrived["seeds"]), (identity.round, identity.step)
         asked = {self.client: padded}
         slopes = self.run.engine.probe(identity.round, identity.step, asked, self._seeds)[self.client]
@@ -236,14 +236,14 @@ class Worker:
         return [self._message(verb, tensors=[packed], done=pb.Done())]
 
     def _move(self, verb: Parcel[pb.FromServer]) -> Answer:
-        arrived, identity = decode_tensors(verb, self._expected(verb.head)), verb.head.identity
+        arrived, identity = decode_tensors(verb, self._expect(verb.head)), verb.head.identity
         seeds = _seeds_in(arrived["seeds"]) if "seeds" in arrived else self._seeds
         slopes, self._seeds_of = arrived["slopes"].to(self.run.device), None
         self.run.engine.move([self.client], identity.round, identity.step, seeds, slopes)
-        return [self._done(verb)]
+        return [self._confirm(verb)]
 
     def _step_tail(self, verb: Parcel[pb.FromServer]) -> Answer:
-        h: Tensor = decode_tensors(verb, self._expected(verb.head))["h"].to(self.run.device)
+        h: Tensor = decode_tensors(verb, self._expect(verb.head))["h"].to(self.run.device)
         identity = verb.head.identity
         (loss,), gradients = self.run.engine.step_tail(identity.round, identity.step, {self.client: h})
         coded = self._end.trunk_gradient(gradients[self.client], self.client, identity.round, identity.step)
@@ -268,7 +268,7 @@ class Worker:
         part = self.expectations.part(verb.head.upload_weights.part)
         own = self.run.engine.weights(part, [self.client])[0]
         if verb.head.upload_weights.observed:
-            shown = [(each, own[each.name]) for each in self.expectations.observed(part)]
+            shown = [(each, own[each.name]) for each in self.expectations.observation(part)]
             tensors = [pack(e.name, e.number, coded_tensor(t, EXACT, 0, packs=True)) for e, t in shown]
             return [self._message(verb, tensors=tensors, done=pb.Done())]
         held, round = self._held.get(part), verb.head.identity.round
@@ -284,7 +284,7 @@ class Worker:
         state = {"clients": self.run.engine.state(), "held": self._held, "up": self._end.state()}
         self._kept.keep(state, verb.head.keep)
         self._is_after = verb.head.keep.rounds
-        return [self._done(verb)]
+        return [self._confirm(verb)]
 
 
 def _seeds_in(arrived: Tensor) -> list[int]:
@@ -295,5 +295,5 @@ def _seeds_in(arrived: Tensor) -> list[int]:
     """
     seeds: list[int] = arrived.tolist()
     if min(seeds) < 0:
-        raise Corrupt("a seed is below 0")
+        raise Corrupt("a seed is below 0; it must be from 0 to below 2^31")
     return seeds

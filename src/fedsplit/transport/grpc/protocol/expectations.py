@@ -13,7 +13,7 @@ from fedsplit.quant.quantization import TensorKind
 from fedsplit.quant.weights_link import EXACT, HALF, codec_of
 from fedsplit.state.weights import Weights
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
-from fedsplit.transport.grpc.protocol.frames import Expected
+from fedsplit.transport.grpc.protocol.frames import ExpectedTensor
 from fedsplit.transport.transport import RunSetting
 
 PARTS: dict[Part, pb.Part] = {
@@ -29,7 +29,7 @@ class Expectations:
     """The tensors of one run's messages.
 
     Args:
-        run: which.
+        run: setting of the run.
     """
 
     def __init__(self, run: RunSetting) -> None:
@@ -67,18 +67,20 @@ class Expectations:
         for part, known in PARTS.items():
             if known == number and self._weights[part]:
                 return part
-        raise Corrupt(f"{number} is no part of this run's models")
+        raise Corrupt(f"part {number} is not a part of this run's models")
 
-    def weights(self, part: Part, codec: Codec, *, difference: bool) -> list[Expected]:
+    def weights(self, part: Part, codec: Codec, *, difference: bool) -> list[ExpectedTensor]:
         """The tensors of weights, in the order in which they are counted."""
         expected = []
         for name, tensor in sorted(self._weights[part].items()):
             chosen = codec_of(name, tensor, codec, difference=difference)
             number = self._numbers[id(chosen)]
-            expected.append(Expected(name, number, chosen, tuple(tensor.shape), tensor.dtype))
+            expected.append(ExpectedTensor(name, number, chosen, tuple(tensor.shape), tensor.dtype))
         return expected
 
-    def sent_down(self, part: Part, tensors: Sequence[pb.Tensor], *, difference: bool) -> list[Expected]:
+    def sent_down(
+        self, part: Part, tensors: Sequence[pb.Tensor], *, difference: bool
+    ) -> list[ExpectedTensor]:
         """The tensors of weights to a client.
 
         The server forgets what a client holds that was left out for a round, and sends weights whole again.
@@ -89,20 +91,20 @@ class Expectations:
         codec = weights.down if difference or exactly else weights.whole
         return self.weights(part, codec, difference=difference)
 
-    def sent_up(self, part: Part, *, difference: bool) -> list[Expected]:
+    def sent_up(self, part: Part, *, difference: bool) -> list[ExpectedTensor]:
         """The tensors of weights from a client."""
         return self.weights(part, self._codecs.weights.up, difference=difference)
 
-    def observed(self, part: Part) -> list[Expected]:
+    def observation(self, part: Part) -> list[ExpectedTensor]:
         """The tensors of weights from a client, as they are."""
         return self.weights(part, EXACT, difference=False)
 
-    def upload(self, samples: int, tensors: Sequence[pb.Tensor] = ()) -> list[Expected]:
+    def upload(self, samples: int, tensors: Sequence[pb.Tensor] = ()) -> list[ExpectedTensor]:
         """Smashed data and labels of a batch of so many samples; no labels where there is a tail.
 
         Args:
-            samples: of the batch.
-            tensors: what is announced, which says how many positions padded data have.
+            samples: samples of the batch.
+            tensors: headers of the tensors, which say how many positions padded data have.
 
         Raises:
             Corrupt: no batch has so many positions.
@@ -120,11 +122,11 @@ class Expectations:
                     raise Corrupt(
                         f"no batch of {samples} samples has tensors of the shapes {str(announced)[:100]}"
                     )
-        smashed = Expected("z", self.cut_number("smashed"), self._codecs.smashed, z, self._dtype)
-        labels = Expected("y", pb.LABELS, self.labels, y, self.labels.decoded)
+        smashed = ExpectedTensor("z", self.cut_number("smashed"), self._codecs.smashed, z, self._dtype)
+        labels = ExpectedTensor("y", pb.LABELS, self.labels, y, self.labels.label_type)
         return [smashed, labels] if self.trunk_shape is None else [smashed]
 
-    def trunk_output(self, samples: int) -> list[Expected]:
+    def trunk_output(self, samples: int) -> list[ExpectedTensor]:
         """Outputs of the trunk for a batch of so many samples, to a client with a tail.
 
         Raises:
@@ -132,15 +134,15 @@ class Expectations:
         """
         return self._at_tail("h", "trunk_output", samples)
 
-    def trunk_gradient(self, samples: int) -> list[Expected]:
+    def trunk_gradient(self, samples: int) -> list[ExpectedTensor]:
         """The gradient with respect to that, from a client."""
         return self._at_tail("dh", "trunk_gradient", samples)
 
-    def _at_tail(self, name: str, kind: TensorKind, samples: int) -> list[Expected]:
+    def _at_tail(self, name: str, kind: TensorKind, samples: int) -> list[ExpectedTensor]:
         if self.trunk_shape is None:
             raise Corrupt("clients of this run hold no tail of the model")
         shape, codec = (samples, *self.trunk_shape), self._codecs.codec(kind)
-        return [Expected(name, self.cut_number(kind), codec, shape, self._dtype)]
+        return [ExpectedTensor(name, self.cut_number(kind), codec, shape, self._dtype)]
 
     def check_positions(self, z: Tensor, y: Tensor) -> None:
         """Raise where smashed data are not of the positions that their labels have.
@@ -152,7 +154,7 @@ class Expectations:
         if lengths is not None and len(z) != int(lengths(y).sum()):
             raise Corrupt(f"smashed data of {len(z)} positions came with labels of {int(lengths(y).sum())}")
 
-    def cut_gradient(self, tensors: Sequence[pb.Tensor], y: Tensor | None = None) -> list[Expected]:
+    def cut_gradient(self, tensors: Sequence[pb.Tensor], y: Tensor | None = None) -> list[ExpectedTensor]:
         """A cut gradient, of as many samples as are announced, or of the positions that labels `y` have.
 
         Raises:
@@ -163,27 +165,27 @@ class Expectations:
             if y is None:
                 raise Corrupt("a cut gradient came, and no batch waits for one")
             real = (int(self.positions.lengths(y).sum()), *self._smashed_shape[1:])
-            return [Expected("dz", number, codec, real, self._dtype)]
+            return [ExpectedTensor("dz", number, codec, real, self._dtype)]
         samples = tensors[0].shape[0] if tensors and tensors[0].shape else 0
         if not 1 <= samples <= self._batch_size + 1:  # a last batch of one sample joins the one before it
             raise Corrupt(f"no batch of this run has {samples} samples")
-        return [Expected("dz", number, codec, (samples, *self._smashed_shape), self._dtype)]
+        return [ExpectedTensor("dz", number, codec, (samples, *self._smashed_shape), self._dtype)]
 
-    def seeds(self) -> Expected:
+    def seeds(self) -> ExpectedTensor:
         """Seeds of a local step.
 
         Raises:
             Corrupt: clients of this run answer none.
         """
-        return Expected("seeds", pb.EXACT, EXACT, (self._probes(),), torch.int32)
+        return ExpectedTensor("seeds", pb.EXACT, EXACT, (self._probes(),), torch.int32)
 
-    def slopes(self) -> Expected:
+    def slopes(self) -> ExpectedTensor:
         """Slopes of a local step, one for each seed; raises as `seeds`."""
-        return Expected("slopes", pb.EXACT, EXACT, (self._probes(),), self._dtype)
+        return ExpectedTensor("slopes", pb.EXACT, EXACT, (self._probes(),), self._dtype)
 
     def _probes(self) -> int:
         if not self._answered_seeds:
-            raise Corrupt("seeds or slopes came, and clients of this run answer none")
+            raise Corrupt("seeds or slopes came, and clients of this run answer no seeds")
         return self._answered_seeds
 
     def steps(self, samples: int, *, evaluating: bool = False) -> int:
@@ -209,7 +211,7 @@ class Expectations:
         sent = [[self.slopes()]] if self._answered_seeds else []
         sent += [self.upload(samples, [pb.Tensor(shape=shape) for shape in shapes])]
         sent += [self.sent_up(part, difference=d) for part in self._weights for d in (False, True)]
-        sent += [self.observed(part) for part in self._weights]
+        sent += [self.observation(part) for part in self._weights]
         sent += [] if self.trunk_shape is None else [self.trunk_gradient(samples)]
         return max(sum(each.codec.largest(each.shape, each.dtype) for each in tensors) for tensors in sent)
 

@@ -89,16 +89,16 @@ class Assembler(Generic[Frame]):
         self._size = self._filled = self._room = 0
 
     @property
-    def filled(self) -> int:
+    def received_bytes(self) -> int:
         """Bytes of payload that have come of a wanted message that is not whole yet."""
         return self._filled if self._payloads is not None else 0
 
     def add(self, frame: Frame) -> Parcel[Frame] | None:
         """The message that this frame makes whole, if it does; `Corrupt` where no sender sends it here."""
         if self._head is not None:
-            return self._continued(self._head, frame)
+            return self._continue(self._head, frame)
         if frame.WhichOneof("content") in (None, "chunk"):
-            raise Corrupt("neither a message nor a part of one that was announced")
+            raise Corrupt("the frame is neither a message nor a chunk of one that was announced")
         if not frame.tensors:
             return Parcel(frame)
         wanted = self._admit(frame)
@@ -108,13 +108,13 @@ class Assembler(Generic[Frame]):
         self._head, self._payloads, self._filled, self._room = frame, [] if wanted else None, 0, 0
         return None
 
-    def _continued(self, head: Frame, frame: Frame) -> Parcel[Frame] | None:
+    def _continue(self, head: Frame, frame: Frame) -> Parcel[Frame] | None:
         if frame.WhichOneof("content") != "chunk" or frame.identity != head.identity or frame.tensors:
             raise Corrupt("a message began before the one before it was whole")
         content = frame.chunk.content
         end = self._filled + len(content)
         if not content or end > self._size:
-            raise Corrupt("a chunk is empty, or holds more than was announced")
+            raise Corrupt("a chunk is empty, or holds more bytes than were announced")
         if self._payloads is not None:
             self._store(head, self._payloads, memoryview(content))
         self._filled = end
@@ -172,7 +172,7 @@ class Decodes(Protocol):
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedTensor:
     """A tensor that may come: how it is coded, by which number of the protocol, and what it is."""
 
     name: str
@@ -186,25 +186,27 @@ class Expected:
         if tensor.name != self.name or tensor.codec != self.number:
             raise Corrupt(f"{tensor.name[:80]!r}, codec {tensor.codec}, came in place of {self.name!r}")
         if tuple(tensor.shape) != self.shape or TYPES.get(tensor.data_type) is not self.dtype:
-            raise Corrupt(f"{self.name!r} is of shape {self.shape} and {self.dtype}, and not what came")
+            raise Corrupt(
+                f"{self.name!r} must have shape {self.shape} and type {self.dtype}, and another came"
+            )
         if tensor.values != prod(self.shape):
-            raise Corrupt(f"{self.name!r} has {prod(self.shape)} values, not {tensor.values}")
+            raise Corrupt(f"{self.name!r} must have {prod(self.shape)} values, and {tensor.values} came")
         if tensor.size > self.codec.largest(self.shape, self.dtype):
-            raise Corrupt(f"{tensor.size} bytes are more than {self.name!r} can take")
+            raise Corrupt(f"{self.name!r} came with {tensor.size} bytes, which is more than it can have")
         most = 4.0 * tensor.values * _LARGEST**2  # a difference's energy; sums of these stay finite too
         if not all(0 <= energy <= most for energy in (tensor.signal, tensor.noise)):
-            raise Corrupt(f"the energies of {self.name!r} are no energies")
+            raise Corrupt(f"the energies of {self.name!r} must be finite and not below 0")
 
 
-def check(tensors: Sequence[pb.Tensor], expected: Sequence[Expected]) -> None:
+def check(tensors: Sequence[pb.Tensor], expected: Sequence[ExpectedTensor]) -> None:
     """Raise `Corrupt` where what is announced is not what is expected, in this order."""
     if len(tensors) != len(expected):
-        raise Corrupt(f"{len(tensors)} tensors came, {len(expected)} were expected")
+        raise Corrupt(f"{len(tensors)} tensors came, and {len(expected)} were expected")
     for tensor, wanted in zip(tensors, expected, strict=True):
         wanted.check(tensor)
 
 
-def decode_tensors(parcel: Parcel[Frame], expected: Sequence[Expected]) -> dict[str, Tensor]:
+def decode_tensors(parcel: Parcel[Frame], expected: Sequence[ExpectedTensor]) -> dict[str, Tensor]:
     """Decode the tensors of a message, on the CPU; `Corrupt` where they are unexpected or damaged."""
     check(parcel.head.tensors, expected)
     tensors = {}

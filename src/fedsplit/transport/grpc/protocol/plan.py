@@ -121,7 +121,7 @@ def choices_and_settings(config: RunConfig) -> pb.Plan:
     for key, value in values.items():
         if not _is_own(key, config):
             try:
-                plan.settings.append(pb.Setting(key=key, value=_packed(value)))
+                plan.settings.append(pb.Setting(key=key, value=_pack(value)))
             except (TypeError, ValueError) as error:  # ValueError: beyond 64 bits, or no Unicode
                 raise UserError(key, value, "cannot be sent to clients with transport=grpc") from error
     again, own = _settings(configuration(plan)), (*OWN, *_paths(config))
@@ -167,7 +167,7 @@ def preparation(plan: pb.Plan) -> Callable[[Dataset], Dataset]:
         return partial(_prepared_images, plan, normalisation(plan.images))
     if plan.WhichOneof("data") == "texts":
         return partial(_prepared_texts, plan)
-    raise Corrupt("a plan without data")
+    raise Corrupt("the plan does not describe the data")
 
 
 def normalisation(images: pb.Images) -> Normalisation:
@@ -178,9 +178,9 @@ def normalisation(images: pb.Images) -> Normalisation:
     """
     scale, shift = images.scale, images.shift
     if not images.channels or not len(scale) == len(shift) == images.channels:
-        raise Corrupt("a plan without a normalisation of each channel")
+        raise Corrupt("the plan must have a normalisation for each channel")
     if not all(abs(each) <= LARGEST for each in (*scale, *shift)):
-        raise Corrupt("a normalisation that is not finite")
+        raise Corrupt("the plan has a normalisation that is not finite")
     return Normalisation(torch.tensor(scale, dtype=torch.float64), torch.tensor(shift, dtype=torch.float64))
 
 
@@ -194,7 +194,7 @@ def _prepared_images(plan: pb.Plan, normalise: Normalisation, dataset: Dataset) 
     if dataset.num_classes != plan.num_classes:
         raise UserError("dataset.root", f"{dataset.num_classes} classes", f"the run has {plan.num_classes}")
     device = dataset.train.labels.device
-    return dataset.normalised(normalise.to(device, torch.get_default_dtype()))
+    return dataset.normalise_by(normalise.to(device, torch.get_default_dtype()))
 
 
 def _prepared_texts(plan: pb.Plan, dataset: Dataset) -> Dataset:
@@ -223,21 +223,21 @@ def configuration(plan: pb.Plan) -> RunConfig:
     """
     for group, choice in plan.choices.items():
         if group not in GROUPS:
-            raise Corrupt(f"{group[:80]!r} is nothing that a server decides")
+            raise Corrupt(f"the plan sets the group {group[:80]!r}, which no server decides")
         if not _CHOICE.fullmatch(choice):
-            raise Corrupt(f"{choice[:80]!r} is no name of a choice")
+            raise Corrupt(f"the plan sets the choice {choice[:80]!r}, which is not a name")
         if not _is_installed(group, choice):
             raise UserError(group.removeprefix("codec@"), choice, "this installation has no such choice")
     config = _of_choices(plan.choices)
     known, changes = _settings(config), {}
     for setting in plan.settings:
-        key, value = setting.key, _unpacked(setting.value)
+        key, value = setting.key, _unpack(setting.value)
         if _is_own(key, config) or not _KEY.fullmatch(key):
-            raise Corrupt(f"{key[:80]!r} is nothing that a server decides")
+            raise Corrupt(f"the plan sets the key {key[:80]!r}, which no server decides")
         if key not in known:
             raise UserError(key, value, "this installation has no such key")
         changes[key] = value
-    return config.changed(changes)
+    return config.with_changes(changes)
 
 
 Choices: TypeAlias = tuple[Path | None, *tuple[tuple[str, str], ...]]
@@ -273,8 +273,8 @@ def configuration_of_client(plan: pb.Plan, client: int, own: Mapping[str, object
     """The configuration that a plan stands for, in the process of one client.
 
     Args:
-        plan: of the run.
-        client: its number.
+        plan: plan of the run.
+        client: number of the client.
         own: keys that are this machine's own, such as `dataset.root`; what a run has no use for is left out.
 
     Raises:
@@ -283,7 +283,7 @@ def configuration_of_client(plan: pb.Plan, client: int, own: Mapping[str, object
     """
     config = configuration(plan)
     known = config.of_this_machine()
-    config = config.changed({key: value for key, value in own.items() if key in known})
+    config = config.with_changes({key: value for key, value in own.items() if key in known})
     if client >= (clients := config.population.num_clients):
         raise UserError("client.id", client, f"below num_clients={clients}")
     if config.choices["distribution"] == "own" and "classes" in config.dataset.arguments:
@@ -299,7 +299,7 @@ def _is_key(name: object) -> bool:
 
 def _checked_key(name: str) -> str:
     if not _is_key(name):
-        raise Corrupt("a mapping with keys that no server sends")
+        raise Corrupt("the plan has a mapping with keys that no server sends")
     return name
 
 
@@ -308,7 +308,7 @@ def _is_plain(text: str) -> bool:
     return text.isprintable() and len(text) <= _LONGEST and "${" not in text and text != "???"
 
 
-def _packed(value: object) -> pb.Value:  # noqa: PLR0911  (one return a kind of value)
+def _pack(value: object) -> pb.Value:  # noqa: PLR0911  (one return a kind of value)
     match value:
         case None:
             return pb.Value(nothing=True)
@@ -321,22 +321,22 @@ def _packed(value: object) -> pb.Value:  # noqa: PLR0911  (one return a kind of 
         case str() if _is_plain(value):
             return pb.Value(text=value)
         case list() | tuple():
-            return pb.Value(list=pb.List(items=[_packed(item) for item in value]))
+            return pb.Value(list=pb.List(items=[_pack(item) for item in value]))
         case Mapping() if all(map(_is_key, value)):
-            return pb.Value(map=pb.Map(items={key: _packed(each) for key, each in value.items()}))
+            return pb.Value(map=pb.Map(items={key: _pack(each) for key, each in value.items()}))
     raise TypeError(type(value))
 
 
-def _unpacked(value: pb.Value, depth: int = 0) -> object:
+def _unpack(value: pb.Value, depth: int = 0) -> object:
     kind = value.WhichOneof("kind")
     if kind is None or depth > 8:
-        raise Corrupt("a setting has no value")
+        raise Corrupt("the plan has a setting without a value")
     if kind == "nothing":
         return None
     if kind == "list":
-        return [_unpacked(item, depth + 1) for item in value.list.items]
+        return [_unpack(item, depth + 1) for item in value.list.items]
     if kind == "map":
-        return {_checked_key(key): _unpacked(each, depth + 1) for key, each in value.map.items.items()}
+        return {_checked_key(key): _unpack(each, depth + 1) for key, each in value.map.items.items()}
     if kind == "text" and not _is_plain(value.text):
-        raise Corrupt("a text that does not stand for itself")
+        raise Corrupt("the plan has a text that would be read as something else")
     return getattr(value, kind)

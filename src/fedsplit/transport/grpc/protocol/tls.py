@@ -90,7 +90,7 @@ class Tls:
         authorities = certificates_in(ca, source / AUTHORITY, key)
         if public != chain[0].public_key():
             raise UserError(key, source / KEY, f"is not the private key of {CERTIFICATE} beside it")
-        if not _issued(chain, authorities):
+        if not _is_chain(chain, authorities):
             raise UserError(key, source / CERTIFICATE, f"was not issued by {AUTHORITY} beside it")
         return cls(certificate, private, ca, source, key)
 
@@ -136,7 +136,7 @@ def client_of(auth_context: Mapping[str, Iterable[bytes]]) -> int | None:
     properties that gRPC gives, `peer_uri` alone tells a URI from a DNS name of the same letters.
 
     Args:
-        auth_context: what `context.auth_context()` of a gRPC call gives.
+        auth_context: result of `context.auth_context()` of a gRPC call.
     """
     uris = list(auth_context.get("peer_uri", ()))
     found = _CLIENT.fullmatch(uris[0]) if len(uris) == 1 else None
@@ -206,7 +206,7 @@ def private_key_in(pem: bytes, path: Path, key: str) -> PrivateKeyTypes:
         raise UserError(key, path, "holds no private key in PEM") from error
 
 
-def _issued(chain: list[x509.Certificate], authorities: list[x509.Certificate]) -> bool:
+def _is_chain(chain: list[x509.Certificate], authorities: list[x509.Certificate]) -> bool:
     """True if each certificate was issued by the next, and the last by one of the authorities."""
     issuers = [*([issuer] for issuer in chain[1:]), authorities]
     return all(

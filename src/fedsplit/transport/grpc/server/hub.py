@@ -10,7 +10,7 @@ from fedsplit.quant.message import Payload
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import Parcel, one_line
 from fedsplit.transport.grpc.server.meeting import Reminder
-from fedsplit.transport.grpc.server.streams import Answer, Late, Lost, PendingVerb, TrainingStreams
+from fedsplit.transport.grpc.server.streams import Answer, ClientLost, Late, PendingVerb, TrainingStreams
 
 _LOG = logging.getLogger("fedsplit.network")
 Verb: TypeAlias = (
@@ -34,22 +34,22 @@ class Hub(TrainingStreams):
     """All clients of a run that train; see `TrainingStreams` for its arguments."""
 
     @property
-    def connected(self) -> int:
+    def connected_count(self) -> int:
         """Number of clients that are here."""
         return sum(session.link is not None for session in self._sessions)
 
     def wait_for_all(self) -> None:
         """Wait until all clients are here; `RunFailed` where one will not come."""
         reminder = Reminder()
-        with self.changed:
+        with self.condition:
             while away := [session.client for session in self._sessions if session.link is None]:
                 self._raise_lost()
                 self._tell_waiting(away, reminder)
-                self.changed.wait(1.0)
+                self.condition.wait(1.0)
 
     def take_traffic(self) -> tuple[int, int]:
         """Take the bytes of payload that went up and down since the last call."""
-        with self.changed:
+        with self.condition:
             moved, self._up, self._down = (self._up, self._down), 0, 0
         return moved
 
@@ -59,7 +59,7 @@ class Hub(TrainingStreams):
 
     def begin(self, round: int, clients: Collection[int], after: Mapping[int, int]) -> None:
         """Begin a round, or begin it again, each client with its state after so many rounds."""
-        with self.changed:
+        with self.condition:
             self._round, self._attempt = round, self._attempt + 1
             self._participants, self._after = clients, after
             for client in clients:
@@ -80,11 +80,11 @@ class Hub(TrainingStreams):
         """Send a verb to a client, now or once it is here.
 
         Args:
-            step: that the verb is about.
-            difference: whether weights that it asks for come as a difference.
+            step: number of the step of the verb.
+            difference: True if weights that it asks for come as a difference.
         """
         session = self._sessions[client]
-        with self.changed:
+        with self.condition:
             number = session.pending.verb.head.identity.number + 1 if session.pending else 0
             identity = pb.Identity(
                 run=self.run,
@@ -106,7 +106,7 @@ class Hub(TrainingStreams):
 
         Args:
             clients: all of them were asked.
-            until: when who has not answered is late, by the monotonic clock; None: who is not here for long.
+            until: time when a client is late, by the monotonic clock; None: one that is not here for long.
             enough: so many have to have done their part before others can be late; None: nobody is ever late.
 
         Raises:
@@ -117,7 +117,7 @@ class Hub(TrainingStreams):
         """
         asked = {client: self._sessions[client] for client in clients}
         begun, reminder = time.monotonic(), Reminder()
-        with self.changed:
+        with self.condition:
             while waiting := [client for client, session in asked.items() if not session.is_done]:
                 self._raise_lost()
                 now = time.monotonic()
@@ -129,7 +129,7 @@ class Hub(TrainingStreams):
                     raise Late(late)
                 self._tell_waiting(waiting, reminder)
                 # a wait without an end could not be interrupted everywhere
-                self.changed.wait(1.0 if until is None or now >= until else min(1.0, until - now))
+                self.condition.wait(1.0 if until is None or now >= until else min(1.0, until - now))
             answered = {c: session.pending.answers for c, session in asked.items() if session.pending}
         for client, answers in answered.items():
             last = answers[-1].head
@@ -145,7 +145,7 @@ class Hub(TrainingStreams):
         for client in self._participants:
             trouble = self._sessions[client].trouble
             if trouble is not None:
-                raise Lost(client, trouble)
+                raise ClientLost(client, trouble)
 
     def _away(self, clients: Iterable[int]) -> list[int]:
         return [client for client in clients if self._sessions[client].link is None]
@@ -163,13 +163,13 @@ class Hub(TrainingStreams):
 
     def fail(self, reason: str) -> None:
         """The run cannot go on."""
-        with self.changed:
+        with self.condition:
             self._failure = reason
-            self.changed.notify_all()
+            self.condition.notify_all()
 
     def finish(self, *, tell: bool) -> None:
         """Let all streams end; `tell` says whether the run is over, so that clients need not come again."""
-        with self.changed:
+        with self.condition:
             self._finished, self._over = True, tell
             for session in self._sessions:
                 session.knows_end |= self._let_go(session, tell=tell)
@@ -178,10 +178,10 @@ class Hub(TrainingStreams):
         """Wait for clients that were here once and are away as the run ends, so that they are told too.
 
         Returns:
-            Whether all are.
+            True if all have been told.
         """
-        with self.changed:
-            return self.changed.wait_for(
+        with self.condition:
+            return self.condition.wait_for(
                 lambda: all(session.knows_end or not session.instance for session in self._sessions), seconds
             )
 

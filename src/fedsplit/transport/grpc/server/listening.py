@@ -33,8 +33,8 @@ class Listener:
         listen: address and port; port 0 takes a free one.
         tls: folder with a certificate, its key, and the authority that clients' certificates are of; None
             on loopback only.
-        spawn: whether the server starts those that it serves.
-        whom: it serves, in errors: `clients` or `devices`.
+        spawn: True if the server starts the processes that it serves.
+        whom: name of those that it serves, in errors: `clients` or `devices`.
 
     Raises:
         UserError: no server can listen there, or not as this one.
@@ -87,8 +87,8 @@ def start(federation: Federation, *, listen: str, tls: Tls | None) -> tuple[grpc
     """A running server, and its port.
 
     Args:
-        federation: what it serves, beside the standard health service.
-        tls: who it is, and whom it trusts; None on loopback only.
+        federation: service, beside the standard health service.
+        tls: identity of the server, and whom it trusts; None on loopback only.
 
     Raises:
         UserError: the address cannot be listened at.

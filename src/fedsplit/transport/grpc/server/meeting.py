@@ -12,7 +12,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.frames import Parcel
 
 
-class Refused(Exception):
+class StreamRefused(Exception):
     """A stream that is not let in; `for_good` says whether trying again would end the same."""
 
     def __init__(self, reason: str, *, for_good: bool) -> None:
@@ -51,8 +51,8 @@ class Session:
     """One client or device, as the server sees it.
 
     Args:
-        link: its stream; None while it is not here.
-        instance: which process it is; empty until one came.
+        link: stream of the client; None while it is not here.
+        instance: process of the client; empty until one came.
     """
 
     client: int
@@ -79,25 +79,25 @@ class Meeting(ABC, Generic[OwnSession]):
     """Name of the message by which a welcomed client says that it has built its part."""
     for_others: ClassVar[str]
     """Refusal of a client that dialled in for something else."""
-    called: ClassVar[str]
+    role: ClassVar[str]
     """Noun for a member in log lines: `client` or `device`."""
-    expected: ClassVar[str]
+    expectation: ClassVar[str]
     """Refusal of a member whose number is out of range; the range of numbers is added to it."""
 
     def __init__(self, run: bytes, sessions: Sequence[OwnSession]) -> None:
         self.run, self._sessions = run, sessions
-        self.changed = threading.Condition()
+        self.condition = threading.Condition()
         self._finished = False
 
     def greet(self, hello: pb.Hello) -> None:
         """Raise `Refused` where a client with this `Hello` may not come in."""
         if hello.client >= len(self._sessions):
-            message = f"{self.called} {hello.client}: {self.expected} 0 to {len(self._sessions) - 1}"
-            raise Refused(message, for_good=True)
+            message = f"{self.role} {hello.client}: {self.expectation} 0 to {len(self._sessions) - 1}"
+            raise StreamRefused(message, for_good=True)
         session = self._sessions[hello.client]
-        with self.changed:
+        with self.condition:
             if session.link is not None and session.instance != hello.instance:
-                raise Refused(f"{self.called} {hello.client} is here already", for_good=False)
+                raise StreamRefused(f"{self.role} {hello.client} is here already", for_good=False)
 
     @abstractmethod
     def attach(self, link: Link, hello: pb.Hello, joins: Any) -> None:
@@ -114,14 +114,14 @@ class Meeting(ABC, Generic[OwnSession]):
 
     @abstractmethod
     def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
-        """See `Assembler`: whether these tensors are waited for.
+        """Check the tensors that a frame announces; true if they are waited for.
 
         Raises:
             Corrupt: no client sends them.
         """
 
     @abstractmethod
-    def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+    def receive(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
         """A message of a client is whole.
 
         Raises:

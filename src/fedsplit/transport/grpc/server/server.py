@@ -17,7 +17,7 @@ from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol import federation_pb2_grpc
 from fedsplit.transport.grpc.protocol.frames import VERSION, Assembler
 from fedsplit.transport.grpc.protocol.tls import client_of
-from fedsplit.transport.grpc.server.meeting import Link, Meeting, Refused
+from fedsplit.transport.grpc.server.meeting import Link, Meeting, StreamRefused
 
 _LOG = logging.getLogger("fedsplit.network")
 MOST_OF_CONNECTION = 8
@@ -51,7 +51,7 @@ class Entrance:
         self._named: dict[int, Comer] = {}
 
     @contextmanager
-    def held(self, comer: Comer) -> Iterator[None]:
+    def hold(self, comer: Comer) -> Iterator[None]:
         """Count a stream while it is not let in; `Refused` where its peer has too many of those."""
         counts = (
             (self._of_connection, comer.peer, MOST_OF_CONNECTION),
@@ -60,7 +60,7 @@ class Entrance:
         with self._lock:
             for count, key, most in counts:
                 if count[key] >= most:
-                    raise Refused(f"{most} streams from there are not ready yet", for_good=False)
+                    raise StreamRefused(f"{most} streams from there are not ready yet", for_good=False)
             for count, key, _ in counts:
                 count[key] += 1
         try:
@@ -121,7 +121,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
     """Answers the streams of clients.
 
     Args:
-        secured: whether a client is who its certificate says.
+        secured: True if a client is who its certificate says.
         hello_s: see `HELLO_S`.
     """
 
@@ -156,11 +156,11 @@ class Federation(federation_pb2_grpc.FederationServicer):
     ) -> Iterator[pb.FromServer]:
         comer = Comer(context.peer(), context.cancel)
         try:
-            with self._entrance.held(comer):
+            with self._entrance.hold(comer):
                 hello = self._first(request_iterator, context, "hello", self._hello_s).hello
                 self._identify(hello, context)
                 if joins_with != self._hub.joins_with:
-                    raise Refused(self._hub.for_others, for_good=True)
+                    raise StreamRefused(self._hub.for_others, for_good=True)
                 self._hub.greet(hello)
                 self._entrance.name(comer, hello.client)
                 identity = pb.Identity(run=self._hub.run, client=hello.client)
@@ -168,7 +168,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
                 joins = self._first(request_iterator, context, joins_with, READY_S)
                 link = Link(context.cancel)
                 self._hub.attach(link, hello, getattr(joins, joins_with))
-        except Refused as error:
+        except StreamRefused as error:
             self._turned_away.tell(f"refused: {error.reason} ({comer.peer})")
             refusal = pb.Refusal(reason=error.reason, for_good=error.for_good)
             yield pb.FromServer(identity=pb.Identity(run=self._hub.run), refusal=refusal)
@@ -205,20 +205,20 @@ class Federation(federation_pb2_grpc.FederationServicer):
         if message is None:
             raise Corrupt(f"the stream ended before its {content}")
         if message.WhichOneof("content") != content or message.tensors:
-            raise Corrupt(f"the stream did not say {content}")
+            raise Corrupt(f"the stream did not begin with {content}")
         return message
 
     def _identify(self, hello: pb.Hello, context: grpc.ServicerContext) -> None:
         if hello.version != VERSION:
             message = f"it speaks version {hello.version} of the protocol, this server {VERSION}"
-            raise Refused(message, for_good=True)
+            raise StreamRefused(message, for_good=True)
         if len(hello.instance) != 16:
-            raise Corrupt("an instance is named by 16 bytes")
+            raise Corrupt("the name of an instance must have 16 bytes")
         # typeshed has its values as bytes, and they are lists of them
         named = client_of(context.auth_context()) if self._secured else hello.client  # type: ignore[arg-type]
         if named != hello.client:
             message = f"its certificate is not that of client {hello.client}, who it says it is"
-            raise Refused(message, for_good=True)
+            raise StreamRefused(message, for_good=True)
 
     def _read(
         self,
@@ -232,7 +232,7 @@ class Federation(federation_pb2_grpc.FederationServicer):
             for frame in messages:
                 parcel = assembler.add(frame)
                 if parcel is not None:
-                    self._hub.received(link, client, parcel)
+                    self._hub.receive(link, client, parcel)
         except Corrupt as error:
             self._turned_away.tell(f"closed the stream of client {client}: {error}")
             context.cancel()
@@ -242,5 +242,5 @@ class Federation(federation_pb2_grpc.FederationServicer):
             _LOG.exception("closed the stream of client %s", client)
             context.cancel()
         finally:
-            self._hub.detach(link, client, assembler.filled)
+            self._hub.detach(link, client, assembler.received_bytes)
             link.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fedsplit.config.run_config import RunConfig
 from fedsplit.machine.cores import jobs_at_once
-from fedsplit.processes.forker import PACKAGES, Ended, Fork, Forker, import_all
+from fedsplit.processes.forker import PACKAGES, Fork, ForkEnd, Forker, import_all
 from fedsplit.transport.grpc.client.client import attend
 from fedsplit.transport.grpc.protocol.plan import Choices, compositions, take_over
 from fedsplit.transport.transport import RunSetting
@@ -48,7 +48,7 @@ def _prepare(modules: Iterable[str], composed: Mapping[Choices, RunConfig]) -> N
 
 
 @contextmanager
-def spawned(
+def spawn(
     server: str, folder: Path, run: RunSetting, fail: Callable[[str], None], *, in_turn: bool
 ) -> Iterator[None]:
     """Run all clients on this machine; one that is killed is started again.
@@ -56,7 +56,7 @@ def spawned(
     Args:
         folder: holds a folder for each: its state, its log, and its process in `pid`.
         fail: is told when a client ends that should not.
-        in_turn: whether no more compute at a time than there are cores for.
+        in_turn: True to let no more compute at a time than there are cores.
     """
     with closing(warm_forker("starts clients")) as forker:
         clients = _Clients(forker, server, folder.absolute(), run, fail, in_turn=in_turn)
@@ -98,9 +98,9 @@ class _Clients:
         folder.mkdir(parents=True, exist_ok=True)
         life = partial(self._attend, client=client, folder=folder)
         self._running[client] = fork = self._forker.start(life, log_of(self._folder, client))
-        fork.ended.add_done_callback(partial(self._ended, client))
+        fork.end.add_done_callback(partial(self._on_end, client))
 
-    def _ended(self, client: int, end: "Future[Ended]") -> None:
+    def _on_end(self, client: int, end: "Future[ForkEnd]") -> None:
         ended = end.result()
         if self._ending:
             return
@@ -127,4 +127,4 @@ class _Clients:
         deadline = time.monotonic() + _GRACE_S
         for fork in list(self._running.values()):
             with suppress(TimeoutError):
-                fork.ended.result(max(0.0, deadline - time.monotonic()))
+                fork.end.result(max(0.0, deadline - time.monotonic()))

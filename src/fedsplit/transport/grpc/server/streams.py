@@ -11,11 +11,11 @@ from fedsplit.quant.message import Corrupt
 from fedsplit.recording.ledger import Ledger
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
 from fedsplit.transport.grpc.protocol.expectations import Expectations
-from fedsplit.transport.grpc.protocol.frames import Expected, Parcel, check, decode_tensors
-from fedsplit.transport.grpc.server.meeting import Link, Meeting, Refused, Session
+from fedsplit.transport.grpc.protocol.frames import ExpectedTensor, Parcel, check, decode_tensors
+from fedsplit.transport.grpc.server.meeting import Link, Meeting, Session, StreamRefused
 
 
-class Lost(Exception):
+class ClientLost(Exception):
     """A client cannot go on with the round; it is to be begun again."""
 
     def __init__(self, client: int, reason: str) -> None:
@@ -75,7 +75,7 @@ class TrainingSession(Session):
         samples: training samples that it has; 0 until it came.
         pending: the last verb of the round; None before the first.
         trouble: why it cannot go on with the round.
-        knows_end: whether it knows that the run has ended.
+        knows_end: True if it knows that the run has ended.
     """
 
     samples: int = 0
@@ -91,7 +91,7 @@ class TrainingSession(Session):
 
 def expected_tensors(
     pending: PendingVerb, answer: pb.FromClient, expectations: Expectations, samples: int
-) -> list[Expected]:
+) -> list[ExpectedTensor]:
     """The tensors of the next answer to a verb; `Corrupt` where this is not what has to come next."""
     verb, content = pending.verb.head, answer.WhichOneof("content")
     if content in ("done", "failed") and answer.identity.step != verb.identity.step:
@@ -104,10 +104,10 @@ def expected_tensors(
             raise Corrupt(f"an upload of step {answer.identity.step} came in place of one of {step}")
         return expectations.upload(expectations.batch(samples, step), answer.tensors)
     if content != "done" or step is not None:
-        raise Corrupt(f"{content} is no answer, or not yet")
+        raise Corrupt(f"{content} is not an answer, or came too early")
     _check_losses(verb, answer.done, expectations, samples)
     if answer.done.difference != pending.difference:
-        raise Corrupt("weights came as a difference, or did not, where the other was due")
+        raise Corrupt("weights came as a difference where whole ones were due, or the other way round")
     if verb.WhichOneof("content") == "probe":
         return [expectations.slopes()]
     if verb.WhichOneof("content") == "step_tail":
@@ -115,12 +115,12 @@ def expected_tensors(
     return _weights(pending, expectations) if verb.WhichOneof("content") == "upload_weights" else []
 
 
-def _weights(pending: PendingVerb, expectations: Expectations) -> list[Expected]:
+def _weights(pending: PendingVerb, expectations: Expectations) -> list[ExpectedTensor]:
     """The tensors of weights that a client was asked for."""
     asked = pending.verb.head.upload_weights
     part = expectations.part(asked.part)
     if asked.observed:
-        return expectations.observed(part)
+        return expectations.observation(part)
     return expectations.sent_up(part, difference=pending.difference)
 
 
@@ -154,15 +154,15 @@ class TrainingStreams(Meeting[TrainingSession]):
     """The side of a `Hub` that streams see.
 
     Args:
-        sample_counts: of each, as far as they are known already.
-        ledger: where bytes are counted that are sent again.
+        sample_counts: number of samples of each client, as far as they are known already.
+        ledger: ledger that counts bytes that are sent again.
         tell_away: is called now and then with the clients that are awaited and not here.
     """
 
     joins_with = "ready"
     for_others = "this server trains, and a client with client.model is for split inference"
-    called = "client"
-    expected = "this run has clients"
+    role = "client"
+    expectation = "this run has clients"
 
     def __init__(
         self,
@@ -187,22 +187,22 @@ class TrainingStreams(Meeting[TrainingSession]):
 
     @override
     def attach(self, link: Link, hello: pb.Hello, joins: pb.Ready) -> None:
-        """See `Meeting.attach`: sends a client what it was asked and has not answered."""
-        with self.changed:
+        """Attach a client's stream, and send what the client was asked and has not answered."""
+        with self.condition:
             self.greet(hello)
             session = self._sessions[hello.client]
             self._check_data(session, joins)
             after = self._after.get(session.client, 0)
             if not joins.going_on and after and after not in joins.states:
                 message = f"client {session.client} comes without its state after {after} rounds"
-                raise Refused(f"{message}; start it where it was before", for_good=True)
+                raise StreamRefused(f"{message}; start it where it was before", for_good=True)
             self._replace_link(session, link, hello)
             session.samples = joins.samples
             if self._finished:
                 session.knows_end |= self._let_go(session, tell=self._over)
             else:
                 self._go_on(session, joins)
-            self.changed.notify_all()
+            self.condition.notify_all()
         _LOG.info("client %s is here", hello.client)
 
     def _check_data(self, session: TrainingSession, ready: pb.Ready) -> None:
@@ -210,7 +210,7 @@ class TrainingStreams(Meeting[TrainingSession]):
         if not 0 < ready.samples <= _MOST_SAMPLES or (known and ready.samples != known):
             wanted = known or "at least one"
             message = f"client {session.client} has {ready.samples} training samples in place of {wanted}"
-            raise Refused(f"{message}: not the run's data", for_good=True)
+            raise StreamRefused(f"{message}: not the run's data", for_good=True)
 
     def _go_on(self, session: TrainingSession, ready: pb.Ready) -> None:
         pending = session.pending
@@ -236,8 +236,8 @@ class TrainingStreams(Meeting[TrainingSession]):
 
     @override
     def detach(self, link: Link, client: int, pending: int) -> None:
-        """See `Meeting.detach`: what came of an answer that is not whole is to come again."""
-        with self.changed:
+        """Detach a client's stream; parts of an answer that is not whole have to come again."""
+        with self.condition:
             session = self._sessions[client]
             if session.link is not link:  # the client was back before this was noticed
                 self._ledger.add_again(self._round, "up", pending)
@@ -248,18 +248,18 @@ class TrainingStreams(Meeting[TrainingSession]):
                 size = pending + sum(answer.size for answer in asked.answers)
                 self._ledger.add_again(asked.verb.head.identity.round, "up", size)
                 asked.answers.clear()
-            self.changed.notify_all()
+            self.condition.notify_all()
             if not self._finished:
                 _LOG.warning("client %s is gone", client)
 
     @override
     def admit(self, link: Link, client: int, frame: pb.FromClient) -> bool:
-        with self.changed:
+        with self.condition:
             pending = self._waiting(link, client, frame)
             if pending is None:
                 size = sum(tensor.size for tensor in frame.tensors)
                 if size > self._expectations.most_up:
-                    raise Corrupt(f"{size} bytes are more than any message of this run has")
+                    raise Corrupt(f"a message of {size} bytes is larger than any of this run")
                 self._ledger.add_again(self._round, "up", size)
                 return False
             samples = self._sessions[client].samples
@@ -267,9 +267,9 @@ class TrainingStreams(Meeting[TrainingSession]):
             return True
 
     @override
-    def received(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
+    def receive(self, link: Link, client: int, parcel: Parcel[pb.FromClient]) -> None:
         tensors = {}
-        with self.changed:
+        with self.condition:
             pending, samples = self._waiting(link, client, parcel.head), self._sessions[client].samples
             if pending is not None:
                 expected = expected_tensors(pending, parcel.head, self._expectations, samples)
@@ -277,7 +277,7 @@ class TrainingStreams(Meeting[TrainingSession]):
             tensors = decode_tensors(parcel, expected)
             if "y" in tensors:
                 self._expectations.check_positions(tensors["z"], tensors["y"])
-        with self.changed:
+        with self.condition:
             if pending is None or self._waiting(link, client, parcel.head) is not pending:
                 self._ledger.add_again(self._round, "up", parcel.size)
                 return
@@ -285,7 +285,7 @@ class TrainingStreams(Meeting[TrainingSession]):
             pending.done = parcel.head.WhichOneof("content") != "upload"
             self._up += parcel.size
             if pending.done:
-                self.changed.notify_all()
+                self.condition.notify_all()
 
     def _waiting(self, link: Link, client: int, frame: pb.FromClient) -> PendingVerb | None:
         """The verb that a message answers, None where it is late, or one that came before."""

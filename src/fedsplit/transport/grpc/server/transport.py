@@ -25,8 +25,8 @@ from fedsplit.transport.grpc.protocol.expectations import Expectations
 from fedsplit.transport.grpc.protocol.plan import choices_and_settings, tell_of_data
 from fedsplit.transport.grpc.server.hub import AWAY_S, Hub, name_clients
 from fedsplit.transport.grpc.server.listening import Listener, shown_on_terminal
-from fedsplit.transport.grpc.server.spawning import last_words, log_of, spawned
-from fedsplit.transport.grpc.server.streams import Answer, Late, Lost
+from fedsplit.transport.grpc.server.spawning import last_words, log_of, spawn
+from fedsplit.transport.grpc.server.streams import Answer, ClientLost, Late
 from fedsplit.transport.grpc.server.wire import GrpcWire
 from fedsplit.transport.links import KIND_OF
 from fedsplit.transport.tally import Tally
@@ -44,7 +44,7 @@ class GrpcTransport(Transport):
     Args:
         spawn: start the clients here; else wait for clients that dial in.
         listen: address and port of this server; port 0 takes a free one.
-        server: of clients only.
+        server: server that serves clients only.
         tls: folder with a certificate, its key, and the authority that clients' certificates are of.
         min_clients: go on without late clients once so many have done their part; with `round_deadline_s`
             alone one is enough.
@@ -92,12 +92,12 @@ class GrpcTransport(Transport):
     def describe_traffic(self, seconds: float) -> str:
         assert self.hub is not None
         up, down = (size / 1e6 / seconds for size in self.hub.take_traffic())
-        return f"{self.hub.connected} clients here  {up:.1f} MB/s up  {down:.1f} MB/s down"
+        return f"{self.hub.connected_count} clients here  {up:.1f} MB/s up  {down:.1f} MB/s down"
 
     @contextmanager
     @override
-    def opened(self, directory: Path) -> Iterator[None]:
-        """See `Transport.opened`: while the server runs, and the clients it started."""
+    def open(self, directory: Path) -> Iterator[None]:
+        """Run the server, and the clients that it starts, for as long as the context is open."""
         clients = len(self.run.sample_counts)
         hub = Hub(
             run=run_id(directory),
@@ -113,7 +113,7 @@ class GrpcTransport(Transport):
                 if self._spawn:
                     # who is late is not to make others late that wait for its turn to end
                     in_turn = not (self._min_clients or self._deadline_s)
-                    with spawned(address, directory / "clients", self.run, hub.fail, in_turn=in_turn):
+                    with spawn(address, directory / "clients", self.run, hub.fail, in_turn=in_turn):
                         try:
                             hub.wait_for_all()
                             yield
@@ -136,7 +136,7 @@ class GrpcTransport(Transport):
     ) -> Result:
         assert self.hub is not None, "the transport is not open"
         left_out: set[int] = set()
-        self.restored = False
+        self.has_restored = False
         before = copy_state({"servers": servers.state(), "links": self._links_state()})
         while True:
             present = [client for client in sorted(clients) if client not in left_out]
@@ -145,9 +145,11 @@ class GrpcTransport(Transport):
                 cohort = CodedCohort(self.run, self.downlinks, wire, present)
                 wire.begin(present, self._after)
                 result = train(cohort)
-                wire.keep(present, self._needed, durable=(t + 1) % self._recording.checkpoint_interval == 0)
+                wire.keep(
+                    present, self._oldest_rounds, durable=(t + 1) % self._recording.checkpoint_interval == 0
+                )
                 cohort.settle()
-            except Lost as lost:
+            except ClientLost as lost:
                 _LOG.warning("round %s begins again: client %s %s", t, lost.client, lost.reason)
             except Late as late:
                 left_out.update(late.clients)
@@ -155,7 +157,7 @@ class GrpcTransport(Transport):
                 _LOG.warning("round %s goes on without clients that are late: %s", t, message)
             except BaseException:
                 self._go_back(t, before, servers)
-                self.restored = True
+                self.has_restored = True
                 raise
             else:
                 self.left_out = sorted(left_out)
@@ -181,10 +183,10 @@ class GrpcTransport(Transport):
         servers.load_state(again["servers"])
         self.downlinks = self._new_downlinks()
         self._load_links(again["links"])
-        with self.hub.changed:
+        with self.hub.condition:
             self.run.ledger.abandon(t)
 
-    def _needed(self, client: int) -> int:
+    def _oldest_rounds(self, client: int) -> int:
         """Number of rounds after which the oldest client state was kept that a resume may ask for."""
         return self._checkpointed[0].get(client, 0) if len(self._checkpointed) == KEPT else 0
 
@@ -195,7 +197,7 @@ class GrpcTransport(Transport):
 
     @override
     def forget_clients(self) -> None:
-        """See `Transport.forget_clients`: they have done so at the end of the round."""
+        """Do nothing: clients forgot their state at the end of the round."""
 
     def _links_state(self) -> State:
         return {part: self.downlinks[part].state() for part in KIND_OF}
@@ -206,7 +208,7 @@ class GrpcTransport(Transport):
 
     @override
     def state(self) -> State:
-        """See `Transport.state`: what clients hold, and after how many rounds each kept its state last."""
+        """State of what clients hold, and after how many rounds each of them last kept its own."""
         self._checkpointed = [*self._checkpointed, dict(self._after)][-KEPT:]
         after = {str(client): rounds for client, rounds in self._after.items()}
         return {"clients": {}, "links": self._links_state(), "after": after}
@@ -239,16 +241,16 @@ def run_id(directory: Path) -> bytes:
         try:
             run = bytes.fromhex(json_in(path)["run"])
         except (OSError, ValueError, TypeError, KeyError) as error:
-            raise _damaged(path) from error
+            raise _damage_error(path) from error
         if len(run) != _RUN_BYTES:
-            raise _damaged(path)
+            raise _damage_error(path)
         return run
     run = token_bytes(_RUN_BYTES)
     write_json(path, {"run": run.hex()})
     return run
 
 
-def _damaged(path: Path) -> UserError:
+def _damage_error(path: Path) -> UserError:
     message = (
         'its network.json is damaged: it holds {"run": the 32 digits that each file run of its clients holds}'
     )

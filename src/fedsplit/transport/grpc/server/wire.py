@@ -12,10 +12,10 @@ from fedsplit.parties.messages import (
     LocalWork,
     Part,
     StackedGradients,
-    Stepped,
+    StepResult,
     Upload,
 )
-from fedsplit.quant.coded import Coded
+from fedsplit.quant.coded import SentTensor
 from fedsplit.quant.weights_link import Delivery, add_difference
 from fedsplit.recording.ledger import Kind
 from fedsplit.state.weights import Weights
@@ -91,7 +91,9 @@ class GrpcWire(Wire):
         self._answers(asked)
 
     @override
-    def probe(self, step: int, dz: Iterable[tuple[int, Coded]], seeds: Sequence[int]) -> Mapping[int, Tensor]:
+    def probe(
+        self, step: int, dz: Iterable[tuple[int, SentTensor]], seeds: Sequence[int]
+    ) -> Mapping[int, Tensor]:
         number, sent = self._expectations.cut_number("cut_gradient"), self._packed_seeds(seeds)
         asked = []
         for client, coded in dz:
@@ -101,12 +103,17 @@ class GrpcWire(Wire):
         slopes = {}
         for client, answers in self._answers(asked).items():
             self.tally.message("up", "scalars", client, answers[-1].head.tensors[0], step)
-            slopes[client] = self._placed(answers[-1])["slopes"]
+            slopes[client] = self._place(answers[-1])["slopes"]
         return slopes
 
     @override
     def move(
-        self, clients: Sequence[int], step: int, seeds: Sequence[int], slopes: Coded, unaware: Collection[int]
+        self,
+        clients: Sequence[int],
+        step: int,
+        seeds: Sequence[int],
+        slopes: SentTensor,
+        unaware: Collection[int],
     ) -> None:
         first, packed = self._packed_seeds(seeds), pack("slopes", pb.EXACT, slopes)
         for client in clients:
@@ -118,7 +125,7 @@ class GrpcWire(Wire):
         return pack("seeds", pb.EXACT, exactly(seeds_tensor(seeds), packs=True))
 
     @override
-    def step_tail(self, step: int, h: CodedGradients) -> Stepped:
+    def step_tail(self, step: int, h: CodedGradients) -> StepResult:
         assert not isinstance(h, StackedGradients), "what travels is coded"
         number = self._expectations.cut_number("trunk_output")
         asked = []
@@ -130,7 +137,7 @@ class GrpcWire(Wire):
             head = answers[-1].head
             losses += _losses(client, head.done)
             self.tally.message("up", "cut_gradient", client, head.tensors[0], step)
-            gradients[client] = self._placed(answers[-1])["dh"]
+            gradients[client] = self._place(answers[-1])["dh"]
         return losses, gradients
 
     @override
@@ -147,12 +154,12 @@ class GrpcWire(Wire):
         return LocalTraining(self._uploads(answers), losses)
 
     @override
-    def observed(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
+    def observe(self, part: Part, clients: Sequence[int]) -> Sequence[Weights]:
         for client in clients:
             self._hub.ask(client, upload_weights=pb.UploadWeights(part=PARTS[part], observed=True))
         answers = [each[-1] for each in self._answers(clients).values()]
-        self.tally.observed(sum(answer.size for answer in answers))
-        return [self._placed(answer) for answer in answers]
+        self.tally.count_observation(sum(answer.size for answer in answers))
+        return [self._place(answer) for answer in answers]
 
     @override
     def weights(self, part: Part, clients: Sequence[int], held: Mapping[int, Weights]) -> Sequence[Weights]:
@@ -163,7 +170,7 @@ class GrpcWire(Wire):
         for client, answers in self._answers(clients).items():
             for tensor in answers[-1].head.tensors:
                 self.tally.message("up", KIND_OF[part], client, tensor)
-            weights = self._placed(answers[-1])
+            weights = self._place(answers[-1])
             arrived.append(add_difference(held[client], weights) if client in held else weights)
         return arrived
 
@@ -171,15 +178,15 @@ class GrpcWire(Wire):
         positions, uploads = self._expectations.positions, []
         for client, answers in answered.items():
             for answer in answers[:-1]:
-                step, tensors = answer.head.identity.step, self._placed(answer)
+                step, tensors = answer.head.identity.step, self._place(answer)
                 for sent in answer.head.tensors:
                     self.tally.message("up", _UPLOADED[sent.name], client, sent, step)
                 y = tensors.get("y", tensors["z"].new_empty(len(tensors["z"]), 0))
-                padded = positions.padded(tensors["z"], y, positions.padding)
+                padded = positions.pad(tensors["z"], y, positions.padding)
                 uploads.append(Upload(client, step, padded, y))
         return uploads
 
-    def _placed(self, answer: Answer) -> Weights:
+    def _place(self, answer: Answer) -> Weights:
         return {name: tensor.to(self._device) for name, tensor in answer.tensors.items()}
 
 
