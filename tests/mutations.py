@@ -1495,7 +1495,7 @@ FAULTS = (
         "src/fedsplit/tasks/attack/inversion.py",
         "if exact or not adapted else",
         "if exact or adapted else",
-        ("tests/tasks/attack/test_attack.py",),
+        ("tests/tasks/attack/test_inversion.py",),
     ),
     Fault(
         "clusters-of-lengths",
@@ -2258,7 +2258,7 @@ FAULTS = (
         "src/fedsplit/parties/spread/copies.py",
         "for state in self._engine.gather(pending):\n            self._local_state |= state",
         "for state in self._engine.gather(pending):\n            self._local_state |= {}",
-        ("tests/cluster/test_lost_workers.py",),
+        ("tests/cluster/test_same_results.py",),
     ),
     Fault(
         "all-units-go-to-one-worker",
@@ -2812,7 +2812,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what became of each fault there")
     parser.add_argument("--root", type=Path, default=ROOT, help="checkout whose source and tests are used")
     parser.add_argument("--long", action="store_true", help="also run tests that are marked long")
-    parser.add_argument("--timeout", type=float, default=600.0, help="seconds for the tests of a fault")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds for the tests of a fault")
     asked = parser.parse_args(arguments)
     if asked.jobs < 1:
         parser.error("--jobs must be 1 or more")

@@ -253,8 +253,8 @@ def test_what_would_lose_a_clients_own_model_is_refused(tiny: Build, overrides: 
 
 
 def test_stateless_clients_keep_their_own_heads(tiny: Build) -> None:
-    run = tiny("algorithm=fed_per", "client.stateless=true", "optimizer=sgd", "cohort_size=1")
-    plain = tiny("algorithm=fed_per", "optimizer=sgd", "cohort_size=1")
+    run = tiny("algorithm=fed_per", "client.stateless=true", "optimizer=sgd", "cohort_size=2")
+    plain = tiny("algorithm=fed_per", "optimizer=sgd", "cohort_size=2")
     for t in range(3):
         run.run_round(t)
         plain.run_round(t)

@@ -39,7 +39,7 @@ def test_member_of_another_process_has_the_samples_that_the_server_counts_with(c
     scaled = []
 
     def prepare(dataset: torch.nn.Module) -> torch.nn.Module:
-        scaled.append(dataset.scaled(None))  # type: ignore[operator]
+        scaled.append(dataset.scale(None))  # type: ignore[operator]
         return scaled[0]
 
     member = run_of_member(config, Member(399, prepare))  # type: ignore[arg-type]

@@ -129,6 +129,27 @@ def test_copies_of_the_server_and_alignments_are_computed_by_all_workers() -> No
         assert answered == {0, 1}
 
 
+def test_copies_whose_clients_change_workers_keep_their_optimizers() -> None:
+    settings = (
+        "algorithm=splitfed_v1",
+        "num_clients=6",
+        "cohort_size=3",
+        "engine=sequential",
+        "optimizer=adam",
+    )
+    run = built(*settings, *over(2))
+    workers = run.parts.engine.workers  # type: ignore[attr-defined]
+    ask, asked = workers.ask, list[str]()
+
+    def noted(worker: int, verb: str, *arguments: object) -> object:
+        asked.append(verb)
+        return ask(worker, verb, *arguments)
+
+    workers.ask = noted
+    assert differing(trained(run, 5), trained(built(*settings), 5)) == []
+    assert "take_copies" in asked
+
+
 @pytest.mark.parametrize("engine", long_but(["sequential"], ["sequential", "vectorized"]))
 @pytest.mark.parametrize("algorithm", long_but(["fsl_sage"], ["fsl_sage", "splitfed_v1", "ampere"]))
 def test_run_goes_on_with_another_number_of_workers_or_none_as_if_it_had_not_stopped(

@@ -142,9 +142,9 @@ def _plainly_drawn(
 
 
 @pytest.mark.parametrize(
-    ("clients", "alpha", "least"), [(5, 0.3, 10), (1, 0.3, 2), (30, 1.0, 2), (60, 0.5, 1)]
+    ("clients", "alpha", "least"), [(5, 0.3, 10), (1, 0.3, 2), (30, 1.0, 2), (20, 0.3, 5)]
 )
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(3))  # the last of these is short of samples in its first draw
 def test_dirichlet_takes_the_first_draw_that_gives_each_client_its_minimum(
     clients: int, alpha: float, least: int, seed: int
 ) -> None:

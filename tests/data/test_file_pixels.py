@@ -66,7 +66,7 @@ def test_file_pixels_in_another_process_are_the_same(
     found = stored()
     there = pickle.loads(pickle.dumps(found))  # as a cluster of one's own sends them to its workers
     assert torch.equal(there[torch.arange(len(pixels))], pixels)
-    assert there.decoding.kept == found.decoding.capacity
+    assert there.decoding.capacity == found.decoding.capacity
 
 
 def test_file_pixels_chosen_from_others_are_those_of_the_chosen_files(

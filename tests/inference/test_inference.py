@@ -267,14 +267,14 @@ def of(dtype: torch.dtype, shape: tuple[int, ...] = BATCH) -> Message:
 @pytest.mark.parametrize(
     ("message", "others", "told"),
     [
-        (of(torch.float32, (5, 3, 2, 2)), {}, "is of shape"),
-        (of(torch.float32, (4, 12)), {}, "is of shape"),
+        (of(torch.float32, (5, 3, 2, 2)), {}, "must have shape"),
+        (of(torch.float32, (4, 12)), {}, "must have shape"),
         (of(torch.int64), {}, r"smashed data have type torch\.int64"),
         (None, {"data_type": 99}, "smashed data have type None"),
-        (None, {"size": 1 << 40}, "bytes are more than"),
+        (None, {"size": 1 << 40}, "which is more than it can have"),
         (None, {"codec": pb.EXACT}, "came in place of"),
         (None, {"name": "y"}, "came in place of"),
-        (None, {"values": 7}, "values, not 7"),
+        (None, {"values": 7}, "values, and 7 came"),
     ],
 )
 def test_hub_of_devices_refuses_tensors_other_than_smashed_data(
@@ -295,9 +295,9 @@ def test_hub_of_devices_refuses_tensors_other_than_smashed_data(
         ((2, 8, 5), None),
         ((2, 9, 5), "smashed data have 9 positions, which no batch has"),
         ((2, 0, 5), "smashed data have 0 positions, which no batch has"),
-        ((3, 3, 5), "is of shape"),
-        ((2, 3, 6), "is of shape"),
-        ((2,), "is of shape"),
+        ((3, 3, 5), "must have shape"),
+        ((2, 3, 6), "must have shape"),
+        ((2,), "must have shape"),
     ],
 )
 def test_hub_of_devices_admits_batches_of_texts_of_every_length_that_models_see(

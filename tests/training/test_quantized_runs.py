@@ -387,7 +387,7 @@ def test_uploads_of_local_training_arrive_decoded(
 ) -> None:
     run = tiny(f"algorithm={algorithm}", *overrides, "algorithm.server_update_interval=2")
     forwards = spied(monkeypatch, ClientWorker, "forward")
-    coded = spied(monkeypatch, ClientEnd, "smashed")
+    coded = spied(monkeypatch, ClientEnd, "code_smashed")
     steps = spied(monkeypatch, SplitServer, "step")
     run.run_round(0)
     own = {(upload.client, upload.step): upload for _, (upload, _), _ in coded}

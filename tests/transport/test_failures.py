@@ -272,7 +272,7 @@ def test_client_that_is_killed_in_a_round_costs_only_that_round(
             clients.start_again(client)
         original(hub, link, client, parcel)
 
-    monkeypatch.setattr(Hub, "received", receive)
+    monkeypatch.setattr(Hub, "receive", receive)
     disturbed = serve(*overrides)
     clients.end()
     assert killed == [1]
@@ -312,7 +312,7 @@ def test_connection_that_breaks_in_an_upload_costs_only_that_upload(
                     proxy.release()
 
         monkeypatch.setattr(Hub, "ask", ask)
-        monkeypatch.setattr(Hub, "received", receive)
+        monkeypatch.setattr(Hub, "receive", receive)
         clients.running[1] = clients.start(1, port=proxy.port)
         disturbed = serve(*overrides)
         clients.end()

@@ -1,11 +1,15 @@
 """What attackers that reconstruct images find, where it is known in closed form."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from fedsplit.tasks.attack.decoder import DecoderAttack, decoder_network
 from fedsplit.tasks.attack.linear import LinearAttack
+from fedsplit.tasks.attack.scene import Exposed
 
 
 def normals(*shape: int, seed: int) -> Tensor:
@@ -88,3 +92,24 @@ def test_decoder_learns_and_goes_on_from_where_it_was_and_is_the_same_for_the_sa
     assert (learned.epochs, adapted.epochs) == (6, 9)
     assert torch.equal(attacker.learn(x, x, seed=1)(x), learned(x))
     assert not torch.equal(attacker.learn(x, x, seed=2)(x), learned(x))
+
+
+def shifted(count: int, seed: int) -> Exposed:
+    """Images that the client sends as they are, and the server receives half as bright."""
+    x = torch.rand(count, 1, 7, 7, generator=torch.Generator().manual_seed(seed))
+    return Exposed(x, x, torch.zeros(count), x, x / 2, 0)
+
+
+def test_attacker_that_adapts_learns_from_what_is_received_and_the_other_from_exact_data_alone() -> None:
+    class Victim(SimpleNamespace):
+        __hash__ = object.__hash__
+
+    victim = Victim(seed=0, unflattened=lambda z: z)
+    scene: Any = SimpleNamespace(
+        victim=victim, known=shifted(200, 0), targets=shifted(50, 1), adapted=(True, False)
+    )
+    adapted, other = LinearAttack().attack(scene)
+    assert (adapted.adapted, other.adapted) == (True, False)
+    assert adapted.psnr is not None
+    assert other.psnr is not None
+    assert adapted.psnr.mean > other.psnr.mean + 15

@@ -25,6 +25,9 @@ def test_clusters_of_directions_are_those_that_were_put_there() -> None:
     x = lengths * (centres[own] + 0.05 * torch.randn(60, 20, generator=draw))
     found = clusters(x, 5, 5, seed=1)
     assert len({(int(a), int(b)) for a, b in zip(own, found, strict=True)}) == len(set(own.tolist()))
+    vague = centres[own] + 0.5 * torch.randn(60, 20, generator=draw)
+    powers_of_two = torch.randint(-9, 10, (60, 1), generator=draw).exp2()
+    assert torch.equal(clusters(powers_of_two * vague, 5, 5, seed=1), clusters(vague, 5, 5, seed=1))
 
 
 def test_smashed_data_are_read_from_the_update_of_a_linear_auxiliary_model_exactly() -> None:
