@@ -109,5 +109,5 @@ def test_mean_squared_error_has_no_hits_and_its_labels_travel_as_float32() -> No
     message = codec.encode(y)
     assert (len(message.payload), codec.size(y), codec.load(2, 0)) == (8, 8, 8)
     assert torch.equal(codec.decode(message), y)
-    with pytest.raises(ValueError, match="no number"):
+    with pytest.raises(ValueError, match="not a finite number"):
         codec.encode(torch.tensor([math.nan]))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedsplit.tasks.attack.decoder import DecoderAttack, decoder_network
 from fedsplit.tasks.attack.linear import LinearAttack
-from fedsplit.tasks.attack.scene import Exposed
+from fedsplit.tasks.attack.scene import ExposedImages
 
 
 def normals(*shape: int, seed: int) -> Tensor:
@@ -94,17 +94,17 @@ def test_decoder_learns_and_goes_on_from_where_it_was_and_is_the_same_for_the_sa
     assert not torch.equal(attacker.learn(x, x, seed=2)(x), learned(x))
 
 
-def shifted(count: int, seed: int) -> Exposed:
+def shifted(count: int, seed: int) -> ExposedImages:
     """Images that the client sends as they are, and the server receives half as bright."""
     x = torch.rand(count, 1, 7, 7, generator=torch.Generator().manual_seed(seed))
-    return Exposed(x, x, torch.zeros(count), x, x / 2, 0)
+    return ExposedImages(x, x, torch.zeros(count), x, x / 2, 0)
 
 
 def test_attacker_that_adapts_learns_from_what_is_received_and_the_other_from_exact_data_alone() -> None:
     class Victim(SimpleNamespace):
         __hash__ = object.__hash__
 
-    victim = Victim(seed=0, unflattened=lambda z: z)
+    victim = Victim(seed=0, unflatten=lambda z: z)
     scene: Any = SimpleNamespace(
         victim=victim, known=shifted(200, 0), targets=shifted(50, 1), adapted=(True, False)
     )
