@@ -120,6 +120,7 @@ EXCEPTED = {
     "written": "the configuration as a file holds it",
     "decoded": "a tensor as its receiver decodes it, whose original is beside it",
     "received": "smashed data as the server receives them, whose exact ones are beside them",
+    "DynamicallyQuantized": "named by `_target_` in configurations of runs that are kept",
     "Own": "named by `_target_` in configurations of runs that are kept",
     "Resampled": "named by `_target_` in configurations of runs that are kept",
     "Vectorized": "named by `_target_` in configurations of runs that are kept",

@@ -71,7 +71,7 @@ def main(folder: str) -> None:
         "device": "cpu",
     }
     common |= {"num_clients": task.clients, "batch_size": task.batch_size, "seed": 0}
-    ratio = task.cohort_size / task.clients
+    ratio = (task.cohort_size + 0.5) / task.clients  # rounded down there
     server = FedAvgBaseServerHandler(**common, global_round=task.rounds, sample_ratio=ratio)
     clients = FedAvgBaseClientTrainer(**common, epochs=task.epochs, lr=task.learning_rate)
     seconds = []

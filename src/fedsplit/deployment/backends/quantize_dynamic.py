@@ -23,7 +23,7 @@ from fedsplit.errors import UserError
 _FILE = "client.safetensors"
 
 
-class DynamicInt8Module(DeployedModel):
+class DynamicallyQuantized(DeployedModel):
     """A module whose linear layers are quantized."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -84,7 +84,7 @@ class QuantizeDynamic(Backend):
         if not _quantized_layers(module):
             kinds = ", ".join(self.unquantized) or type(module).__name__
             raise UserError("model", kinds, "quantize_dynamic of torch can quantize none of these")
-        return DynamicInt8Module(module)
+        return DynamicallyQuantized(module)
 
 
 def _quantize(module: nn.Module) -> nn.Module:
