@@ -2309,6 +2309,14 @@ FAULTS = (
         ("tests/cluster/test_lost_workers.py",),
     ),
     Fault(
+        "a-worker-that-the-memory-monitor-ended-ends-the-recovery",
+        "cluster",
+        "src/fedsplit/cluster/ray_workers.py",
+        "except RayError:  # OutOfMemoryError, of those that the memory monitor ended, is no RayActorError",
+        "except ray.exceptions.RayActorError:",
+        ("tests/cluster/test_ray.py",),
+    ),
+    Fault(
         "an-edited-key-is-taken-at-a-resume",
         "recording",
         "src/fedsplit/recording/identity.py",

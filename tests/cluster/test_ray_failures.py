@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsplit.errors import UserError
+from fedsplit.errors import RunFailed, UserError
 from fedsplit.recording.run_directory import RunDirectory
 from tests.cluster.ray_processes import marked, processes
 from tests.cluster.test_lost_workers import SETTINGS, finished, left, undisturbed
@@ -63,6 +63,17 @@ def test_killed_worker_is_replaced_and_the_run_leaves_the_bits_of_an_undisturbed
         assert gone(mark, within=20)
     print(f"first round after {answered[0] - killed[0]:.1f} s")
     assert differing(left(tmp_path), undisturbed(*settings)) == []
+
+
+def test_run_whose_workers_the_memory_monitor_ends_says_that_it_was_the_memory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # of the cluster that is started
+    with marked() as mark:
+        told = r"0 of 2 workers began, .* worker \d ended as it began: Ray's memory monitor ended it"
+        with pytest.raises(RunFailed, match=told):
+            finished(tmp_path, *FED_AVG, *RAY)
+        assert gone(mark, within=20)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -24,8 +25,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns 
 
 import ray
 import torch
-from ray._private import ray_constants
-from ray.exceptions import OutOfMemoryError, RayActorError, RayError, RayTaskError
+from ray._private import ray_constants, services
+from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from fedsplit.cluster.packing import pack, packed_bytes, unpack
 from fedsplit.cluster.remote import RemoteWorker
@@ -51,6 +52,10 @@ Ray's own processes notice it too, some of them after minutes.
 """
 _LOOK_S = 0.2
 """Seconds between two looks at who is there."""
+_LISTEN_S = 10.0
+"""Most seconds to wait for a connection to a cluster's address."""
+_TRY_S = 42.0
+"""Seconds of one of Ray's tries to join a cluster; it makes twenty, with what listens and does not answer."""
 
 
 class _Actor:
@@ -107,12 +112,15 @@ class RayWorkers(Workers):
         environment = {OWN_CHOICES: own} if (own := os.environ.get(OWN_CHOICES)) else {}
         self._begin = (build, environment, ray.put(packed))
         wanted = self._wait_for_room()
-        nodes = self._wait_for_start(range(wanted), self._size.deadline_s)
+        nodes, ended = self._wait_for_start(range(wanted), self._size.deadline_s)
         self.summary.workers, self.summary.nodes = len(nodes), len(set(nodes.values()))
         if len(nodes) < self._size.least:
-            message = f"{len(nodes)} of {wanted} workers began in that time, and cluster.min_workers is"
+            began = f"{len(nodes)} of {wanted} workers began"
+            least = f"cluster.min_workers is {self._size.least}"
+            if ended:
+                raise RunFailed(f"{began}, and {least}{_first_reason(ended)}")
             deadline = self._size.deadline_s
-            raise UserError("cluster.start_deadline_s", deadline, f"{message} {self._size.least}")
+            raise UserError("cluster.start_deadline_s", deadline, f"{began} in that time, and {least}")
         _LOG.info("%s workers on %s nodes", self.summary.workers, self.summary.nodes)
 
     def _connect(self, data: int) -> None:
@@ -125,12 +133,18 @@ class RayWorkers(Workers):
             )
             try:
                 self._own.start()
-            except (RuntimeError, OSError, ValueError, RayError) as error:
+            except Exception as error:  # Ray raises plain ones too, as where its node starts too slowly
                 raise RunFailed(f"Ray does not start on this machine: {first_line(error)}") from error
             return
+        deadline = self._size.deadline_s
         try:
-            ray.init(address=self._address, configure_logging=False, log_to_driver=False)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            address = services.canonicalize_bootstrap_address(self._address)
+            if address is None:
+                raise ValueError("local is none's: null starts a cluster on this machine")
+            _look_for_listener(address, min(_LISTEN_S, deadline))
+            with _constant_of_ray("NUM_REDIS_GET_RETRIES", max(1, int(deadline / _TRY_S))):
+                ray.init(address=address, configure_logging=False, log_to_driver=False)
+        except Exception as error:  # Ray raises plain ones too
             message = f"no cluster of Ray can be joined there ({first_line(error)})"
             raise UserError("cluster.address", self._address, message) from error
         addresses = {node["NodeManagerAddress"] for node in _nodes()}
@@ -166,8 +180,8 @@ class RayWorkers(Workers):
         message = f"there is room for {there} workers, as {needs}; nodes have {shown or 'nothing'}"
         return UserError(key, value, message)
 
-    def _wait_for_start(self, workers: Sequence[int], within: float) -> dict[int, str]:
-        """Nodes of those of some workers that begin in time; the others are given up."""
+    def _wait_for_start(self, workers: Sequence[int], within: float) -> tuple[dict[int, str], dict[int, str]]:
+        """Nodes of those of some workers that begin in time, and why others ended; the rest is given up."""
         options = {
             "num_cpus": self._size.cpus,
             "num_gpus": self._size.gpus,
@@ -180,16 +194,17 @@ class RayWorkers(Workers):
         ready, late = ray.wait(list(begun), num_returns=len(begun), timeout=within) if begun else ([], [])
         for handle in late:
             ray.kill(actors[begun[handle]])
-        nodes = {}
+        nodes, ended = {}, {}
         for handle in ready:
             try:
                 nodes[begun[handle]] = ray.get(handle)
             except RayTaskError as error:
                 raise error.cause from error
             except RayError as error:
-                _LOG.warning("worker %s did not start: %s", begun[handle], lost_reason(error))
+                ended[begun[handle]] = lost_reason(error)
+                _LOG.warning("worker %s did not start: %s", begun[handle], ended[begun[handle]])
         self._actors |= {worker: actors[worker] for worker in nodes}
-        return nodes
+        return nodes, ended
 
     @override
     def ask(self, worker: int, verb: str, *arguments: Any) -> PendingAnswer:
@@ -233,12 +248,15 @@ class RayWorkers(Workers):
             with suppress(RayError):
                 ray.kill(self._actors.pop(worker))
         self.summary.lost += len(lost)
-        came = self._wait_for_start(lost, _RETURN_S)
-        if gone := [worker for worker in lost if worker not in came]:
+        until, gone, ended = time.monotonic() + _RETURN_S, lost, dict[int, str]()
+        while gone and (left := until - time.monotonic()) > 0:
+            came, ended = self._wait_for_start(gone, left)
+            gone = [worker for worker in gone if worker not in came]
+        if gone:
             _LOG.warning("the run goes on without workers %s", ", ".join(map(str, gone)))
         if len(self._actors) < self._size.least:
             message = f"{len(self._actors)} workers are left, and cluster.min_workers is {self._size.least}"
-            raise RunFailed(message)
+            raise RunFailed(message + _first_reason(ended))
 
     def _silent(self) -> set[int]:
         """Workers that are known to be gone, whatever others are doing."""
@@ -248,7 +266,9 @@ class RayWorkers(Workers):
         for handle in answered:
             try:
                 ray.get(handle)
-            except RayActorError:
+            except (
+                RayError
+            ):  # an OutOfMemoryError of a worker that the memory monitor ended is no RayActorError
                 silent.add(asked[handle])
         return silent
 
@@ -280,7 +300,7 @@ class _OwnCluster:
         os.environ.setdefault("RAY_worker_niceness", "0")  # or all else on this machine comes before
         if self._token:
             os.environ["RAY_AUTH_TOKEN"] = _TOKEN
-        with _loopback_alone():
+        with _constant_of_ray("ENABLE_RAY_CLUSTER", False):  # nodes listen on the loopback interface alone
             ray.init(
                 address="local",
                 num_cpus=max(1, ceil(workers * self._size.cpus)),
@@ -314,13 +334,23 @@ class _OwnCluster:
 
 
 @contextmanager
-def _loopback_alone() -> Iterator[None]:
-    """Let Ray start nodes that listen on the loopback interface alone, as it does on some systems alone."""
-    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+def _constant_of_ray(name: str, value: object) -> Iterator[None]:
+    """Let Ray have a constant of ours for a while, of those that no argument sets."""
+    before = getattr(ray_constants, name)
+    setattr(ray_constants, name, value)
     try:
         yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        setattr(ray_constants, name, before)
+
+
+def _look_for_listener(address: str, within: float) -> None:
+    """Raise an error where nothing listens at an address: Ray would go on asking for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=within).close()
+    except OSError as error:
+        raise ConnectionError(f"nothing listens at {address}: {first_line(error)}") from error
 
 
 def _children(pid: str) -> list[str]:
@@ -340,6 +370,11 @@ def _free_of(node: dict[str, Any]) -> tuple[float, float]:
     """Cores and GPUs of a node."""
     resources = node["Resources"]
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+
+
+def _first_reason(ended: dict[int, str]) -> str:
+    """Why the first of some workers ended as it began, as an end of a sentence; empty where none did."""
+    return next((f"; worker {worker} ended as it began: {why}" for worker, why in ended.items()), "")
 
 
 def lost_reason(error: Exception) -> str:
