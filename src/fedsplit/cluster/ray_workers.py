@@ -266,9 +266,7 @@ class RayWorkers(Workers):
         for handle in answered:
             try:
                 ray.get(handle)
-            except (
-                RayError
-            ):  # an OutOfMemoryError of a worker that the memory monitor ended is no RayActorError
+            except RayError:  # OutOfMemoryError, of those that the memory monitor ended, is no RayActorError
                 silent.add(asked[handle])
         return silent
 
