@@ -80,6 +80,10 @@ LOST = [
     ("splitfed_v1", ("cohort_size=3", "rounds=4"), "take", 1),
     ("fed_avg", STATELESS, "train_local", 5),
     ("ampere", ("algorithm.device_rounds=1",), "forward_evaluating", 1),
+    ("ho_sfl", ("algorithm.probes=2", "optimizer=sgd"), "probe", 3),
+    ("ho_sfl", ("algorithm.probes=2", "optimizer=sgd"), "move", 3),
+    ("splitfed_v1", ("model.tail_cut=relu3",), "step_tail", 3),
+    ("fsl_sage", ("cohort_size=3", "auxiliary.keep_clients=3"), "drop_heads", 1),
 ]
 """Algorithm, settings, and a verb, with how often a worker does it before it is lost, this time included."""
 
@@ -104,6 +108,22 @@ def test_worker_lost_in_any_verb_leaves_the_results_of_an_undisturbed_run(
     assert told.count("worker 0 of the cluster was lost: it was to be lost; the run goes on") == 1
     rows = (tmp_path / "metrics.csv").read_text().splitlines()
     assert [int(row.partition(",")[0]) for row in rows[1:]] == list(range(len(run.records)))
+
+
+def test_cases_of_lost_workers_have_all_that_a_worker_answers() -> None:
+    run = built(*SETTINGS, "algorithm=splitfed_v1", *over(1))
+    with run.transport.open(Path()):
+        verbs = workers_of(run).there[0]._verbs  # type: ignore[attr-defined]
+    assert {verb for _, _, verb, _ in LOST} == set(verbs) - {"clear"}, "clear is of recoveries: see below"
+
+
+def test_worker_lost_while_a_run_goes_back_makes_it_go_back_once_more(tmp_path: Path) -> None:
+    def harm(workers: InProcessWorkers) -> None:
+        workers.dies = {0: ["train_local"] * 3, 1: ["clear"]}
+
+    run = finished(tmp_path, "algorithm=fed_avg", *over(2), harm=harm)
+    assert workers_of(run).summary.lost == 2
+    assert differing(left(tmp_path), undisturbed("algorithm=fed_avg")) == []
 
 
 def test_stateless_round_alone_begins_again_and_its_bytes_are_counted_apart(tmp_path: Path) -> None:
