@@ -52,6 +52,7 @@ WRONG = [
 MISTAKES = [
     (["algorithm=foo"], "algorithm=foo: no such choice; allowed: ampere, cse_fsl, cycle_sl, "),
     (["algorithm=fslsage"], "algorithm=fslsage: no such choice; did you mean fsl_sage? allowed: ampere, "),
+    (["algorithm.local_rule=pro"], "algorithm.local_rule=pro: no such choice; did you mean prox? allowed: "),
     (["lr=0.1"], "lr=0.1: no such key; did you mean optimizer.lr? known: seed, "),
     (
         ["distribution.alpha=0.3"],
