@@ -578,7 +578,7 @@ def test_failed_run_names_the_whole_command_that_goes_on_with_its_checkpoint(
     monkeypatch.setattr(sys, "argv", ["main.py", *TINY, "checkpoint_interval=1", "hydra.run.dir=here"])
     monkeypatch.setattr(Experiment, "run_round", failing)
     assert main() == 3
-    told = "; the checkpoint after 1 rounds is kept: python main.py resume=here\n"
+    told = "; the checkpoint after 1 round is kept: python main.py resume=here\n"
     assert capsys.readouterr().err.endswith(told)
 
 
