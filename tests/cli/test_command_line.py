@@ -579,5 +579,14 @@ def test_failed_run_names_the_whole_command_that_goes_on_with_its_checkpoint(
     monkeypatch.setattr(sys, "argv", ["main.py", *TINY, "checkpoint_interval=1", "hydra.run.dir=here"])
     monkeypatch.setattr(Experiment, "run_round", failing)
     assert main() == 3
-    told = "; the checkpoint after 1 rounds is kept: python main.py resume=here\n"
+    told = "; the checkpoint after 1 round is kept: python main.py resume=here\n"
     assert capsys.readouterr().err.endswith(told)
+
+
+@pytest.mark.parametrize("script", ["main.py", "plot_results.py"])
+def test_python_without_the_package_is_told_where_it_is(script: str) -> None:
+    bare = [sys.executable, "-I", "-S", str(Path(__file__).parents[2] / script)]
+    ended = subprocess.run(bare, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert re.fullmatch(r"error: .* has no fedsplit: .*source \.venv/bin/activate.*\n", ended.stderr)
