@@ -1295,6 +1295,14 @@ FAULTS = (
         ("tests/algorithms/test_ho_sfl.py",),
     ),
     Fault(
+        "shared-model-is-sent-again-after-a-resume",
+        "algorithms",
+        "src/fedsplit/algorithms/ho_sfl.py",
+        'self.holders = set(state["holders"])',
+        "self.holders = set()",
+        ("tests/training/test_resume.py",),
+    ),
+    Fault(
         "late-clients-of-a-shared-model-are-sent-no-weights",
         "algorithms",
         "src/fedsplit/algorithms/ho_sfl.py",
