@@ -10,6 +10,7 @@ IN := $(ENVIRONMENT)/bin
 
 run: $(ENVIRONMENT)/runs ## train FSL-SAGE on the bundled digits images
 	$(IN)/python main.py
+	@echo 'commands like these need the environment: source $(ENVIRONMENT)/bin/activate'
 
 test: install ## the test suite, five minutes on two cores
 	$(IN)/python -m pytest -n auto --dist worksteal
@@ -41,8 +42,8 @@ PIP_INSTALL = $(IN)/python -m pip install --quiet --no-compile $(INDEX) --constr
 $(ENVIRONMENT)/runs: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedsplit needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(ENVIRONMENT)
-	@echo "installing what runs need into $(ENVIRONMENT)$(if $(TORCH),, (on Linux gigabytes of CUDA; make run TORCH=cpu goes without))"
-	$(PIP_INSTALL) .
+	@echo "installing what runs and figures need into $(ENVIRONMENT)$(if $(TORCH),, (on Linux gigabytes of CUDA; make run TORCH=cpu goes without))"
+	$(PIP_INSTALL) '.[plot]'
 	touch $@
 
 $(ENVIRONMENT)/installed: $(ENVIRONMENT)/runs

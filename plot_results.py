@@ -2,7 +2,14 @@
 
 import sys
 
-from fedsplit.cli.start import plot
+try:
+    from fedsplit.cli.start import plot
+except ModuleNotFoundError as error:
+    if error.name != "fedsplit":
+        raise
+    known = "`make run` sets up .venv with it, and `source .venv/bin/activate` takes that Python"
+    print(f"error: {sys.executable} has no fedsplit: {known}", file=sys.stderr)
+    sys.exit(2)
 
 if __name__ == "__main__":
     sys.exit(plot())

@@ -9,6 +9,11 @@ def shorten(text: str) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
+def format_count(number: int, noun: str) -> str:
+    """A number with its noun, e.g. `1 round` or `2,000 rounds`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def first_line(error: BaseException) -> str:
     """The first line of what an error says; the name of its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

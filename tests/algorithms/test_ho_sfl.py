@@ -1,7 +1,7 @@
 """HO-SFL: its closed form with a linear client, one model at all clients, and what it sends."""
 
 from collections import OrderedDict
-from itertools import count
+from itertools import count, product
 
 import pytest
 import torch
@@ -120,6 +120,13 @@ def test_bytes_of_seeds_and_scalars_are_four_of_each_for_a_probe_client_and_step
     assert HoSfl.round_load(terms_of(run), probes=PROBES) == loads[1] - loads[0]
 
 
+def test_every_probe_step_and_round_has_a_direction_of_its_own(tiny: Build) -> None:
+    algorithm = hosfl(tiny("algorithm=ho_sfl", *FEW))
+    seeds = {algorithm.probe_seed(t, step, probe) for t, step, probe in product(range(3), repeat=3)}
+    assert len(seeds) == 27
+    assert 0 <= min(seeds) <= max(seeds) < 2**31
+
+
 def test_client_keeps_its_inputs_and_smashed_data_alone_until_its_slopes_are_asked_for(tiny: Build) -> None:
     small, large = (
         build_client_cost(tiny("algorithm=ho_sfl", f"batch_size={size}").parts, trains_head=False)
@@ -135,7 +142,10 @@ def test_client_keeps_its_inputs_and_smashed_data_alone_until_its_slopes_are_ask
         (list(NORMED), r"^model=\S+ has norm1\.running_mean before the cut, which no seed moves"),
         (["cohort_size=2"], "^client_optimizer=Adam: keeps a state, which clients left out"),
         (["defence=gaussian", "defence.clip=1"], "defence=gaussian: must be none: it protects smashed"),
-        (["algorithm.local_rule=prox"], r"algorithm\.local_rule=Prox: must be plain: clients of HoSfl"),
+        (
+            ["algorithm.local_rule=prox"],
+            "algorithm.local_rule=prox: must be plain: clients of algorithm=ho_sfl",
+        ),
     ],
 )
 def test_ho_sfl_refuses_what_its_scalars_cannot_carry(tiny: Build, overrides: list[str], told: str) -> None:

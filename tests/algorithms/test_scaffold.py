@@ -98,8 +98,11 @@ def test_bytes_of_control_variates_are_those_of_parameters_without_buffers(tiny:
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["client.stateless=true"], "client.stateless=True: must be false: clients of Scaffold keep control"),
-        (["algorithm.local_rule=prox"], "algorithm.local_rule=Prox: must be plain: clients of Scaffold"),
+        (["client.stateless=true"], "client.stateless=True: must be false: clients of algorithm=scaffold"),
+        (
+            ["algorithm.local_rule=prox"],
+            "algorithm.local_rule=prox: must be plain: clients of algorithm=scaffold",
+        ),
     ],
 )
 def test_scaffold_refuses_clients_that_keep_nothing_or_follow_another_rule(

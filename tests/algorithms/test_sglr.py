@@ -103,6 +103,13 @@ def test_broadcast_counts_once_and_what_a_network_without_one_sends_is_kept_apar
         assert record.load == load
 
 
+def test_clients_that_share_a_gradient_are_drawn_anew_every_round(tiny: Build) -> None:
+    run = tiny("algorithm=sglr")
+    drawn = [frozenset(receivers(run, t)) for t in range(20)]
+    assert set(drawn) == set(map(frozenset, combinations(range(M), 2)))
+    assert receivers(tiny("algorithm=sglr"), 7) == sorted(drawn[7])
+
+
 def test_closed_form_is_the_mean_over_all_draws_of_clients_that_share_a_gradient(tiny: Build) -> None:
     run = tiny("algorithm=sglr", "dataset.max_train=131", "distribution=dirichlet", "distribution.alpha=0.3")
     counts = run.parts.sample_counts

@@ -52,6 +52,7 @@ WRONG = [
 MISTAKES = [
     (["algorithm=foo"], "algorithm=foo: no such choice; allowed: ampere, cse_fsl, cycle_sl, "),
     (["algorithm=fslsage"], "algorithm=fslsage: no such choice; did you mean fsl_sage? allowed: ampere, "),
+    (["algorithm.local_rule=pro"], "algorithm.local_rule=pro: no such choice; did you mean prox? allowed: "),
     (["lr=0.1"], "lr=0.1: no such key; did you mean optimizer.lr? known: seed, "),
     (
         ["distribution.alpha=0.3"],
@@ -578,5 +579,14 @@ def test_failed_run_names_the_whole_command_that_goes_on_with_its_checkpoint(
     monkeypatch.setattr(sys, "argv", ["main.py", *TINY, "checkpoint_interval=1", "hydra.run.dir=here"])
     monkeypatch.setattr(Experiment, "run_round", failing)
     assert main() == 3
-    told = "; the checkpoint after 1 rounds is kept: python main.py resume=here\n"
+    told = "; the checkpoint after 1 round is kept: python main.py resume=here\n"
     assert capsys.readouterr().err.endswith(told)
+
+
+@pytest.mark.parametrize("script", ["main.py", "plot_results.py"])
+def test_python_without_the_package_is_told_where_it_is(script: str) -> None:
+    bare = [sys.executable, "-I", "-S", str(Path(__file__).parents[2] / script)]
+    ended = subprocess.run(bare, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert re.fullmatch(r"error: .* has no fedsplit: .*source \.venv/bin/activate.*\n", ended.stderr)

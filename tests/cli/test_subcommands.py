@@ -9,6 +9,8 @@ import pytest
 
 from fedsplit.config.choices import CONFIGS
 from fedsplit.recording.run_lock import RunLock
+from fedsplit.reports.runs import read_run
+from fedsplit.reports.summary import next_commands
 from tests.command_line import ROOT, command_line
 from tests.reports.chosen import store_run
 
@@ -51,6 +53,26 @@ def test_summary_tells_what_a_run_reached_and_how_to_go_on(tmp_path: Path) -> No
     assert "resume=ended rounds=6" in shown
     assert shown.splitlines()[-1] == "ended"
     assert "resume=killed" in command_line("show", "killed", cwd=tmp_path).stdout
+
+
+def test_summary_names_a_client_whose_model_is_compared_and_no_model_that_is_not_deployed(
+    tmp_path: Path,
+) -> None:
+    runs = {name: store_run(tmp_path / name, "splitfed_v3", accuracy=(0.5,)) for name in ("shared", "own")}
+    for path in runs.values():
+        (path / "model").mkdir()
+    for client in (7, 12):
+        (runs["own"] / "model" / f"server-{client}.safetensors").touch()
+        (runs["shared"] / "model" / f"auxiliary-{client}.safetensors").touch()
+    store_run(tmp_path / "tail", "splitfed_v1", accuracy=(0.5,), model={"tail_cut": "relu3"})
+    told = {
+        name: " ".join(line for _, line in next_commands(read_run(tmp_path / name)))
+        for name in ("shared", "own", "tail")
+    }
+    assert "task=compare" in told["shared"]
+    assert "task.client" not in told["shared"]
+    assert f"task=compare run={tmp_path / 'own'} task.client=7" in told["own"]
+    assert "task=compare" not in told["tail"]
 
 
 def test_run_ends_with_its_summary_unless_it_is_silent_and_its_directory_last(tmp_path: Path) -> None:

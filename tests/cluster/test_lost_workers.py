@@ -157,7 +157,7 @@ def test_run_goes_on_with_fewer_workers_down_to_those_it_needs(tmp_path: Path) -
     settings = ("algorithm=fed_avg", *SETTINGS)
     finished(tmp_path / "fewer", *settings, *over(2), harm=harm)
     assert differing(left(tmp_path / "fewer"), undisturbed(*settings)) == []
-    with pytest.raises(RunFailed, match=r"round 1: 1 workers are left, and cluster.min_workers is 2"):
+    with pytest.raises(RunFailed, match=r"round 1: workers left: 1, and cluster.min_workers is 2"):
         finished(tmp_path / "too_few", *settings, *over(2), "+cluster.min_workers=2", harm=harm)
 
 

@@ -134,7 +134,7 @@ def test_worker_that_the_memory_monitor_ended_is_replaced(monkeypatch: pytest.Mo
     harmed.recover()
     assert (harmed.present, harmed.summary.lost) == ([1], 1)
     monkeypatch.setattr(ray_workers, "_RETURN_S", 0.1)
-    with pytest.raises(RunFailed, match=f"^0 workers are left, .*; worker 1 ended as it began: {LOW_MEMORY}"):
+    with pytest.raises(RunFailed, match=f"^workers left: 0, .*; worker 1 ended as it began: {LOW_MEMORY}"):
         harmed.recover()  # nobody was asked anything since, and it is gone again
 
 

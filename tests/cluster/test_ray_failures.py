@@ -109,7 +109,7 @@ def test_cluster_that_is_there_is_joined_by_its_address_and_lives_on_after_its_n
         assert (summary.workers, summary.nodes, summary.lost) == (2, 2, 1)
         assert differing(left(tmp_path), undisturbed(*FED_AVG)) == []
 
-        with pytest.raises(UserError, match=r"there is room for 1 workers, as each needs 1 CPU; nodes have"):
+        with pytest.raises(UserError, match=r"there is room for 1 worker, as each needs 1 CPU; nodes have"):
             finished(
                 tmp_path / "few",
                 *FED_AVG,

@@ -1,6 +1,7 @@
 """What clients descend along in a local step: identities, formulas, and what is kept meanwhile."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from fedsplit.computing.model_state import ModelState
 from fedsplit.errors import UserError
 from fedsplit.objectives.losses import Losses
 from fedsplit.parties.local_rule import LocalBatch, LocalGradients, LocalRule, StepSeeds
+from tests.algorithms.test_methods import NORMED
 from tests.conftest import Build
 from tests.oracles.plain_loops import PlainLoop, sgd
 
@@ -97,9 +99,47 @@ def test_zeroth_order_step_keeps_nothing_for_a_backward_pass(*, rule: LocalRule,
     assert bool(kept) == keeps
 
 
+def test_every_client_round_and_step_has_a_direction_of_its_own(tiny: Build) -> None:
+    blueprint = tiny("algorithm=heron").parts.engine.blueprint
+    seeds = {blueprint.rule_seed(client, t, step) for client, t, step in product(range(3), repeat=3)}
+    assert len(seeds) == 27
+
+
+@pytest.mark.parametrize("engine", ["sequential", "vectorized"])
+def test_running_statistics_move_by_the_pass_at_the_clients_own_weights_alone(
+    tiny: Build, engine: str
+) -> None:
+    settings = [*NORMED, "dataset.max_train=24", f"engine={engine}"]  # a batch a client
+    runs = [
+        tiny("algorithm=heron", "algorithm.local_rule.mu=1", *settings),
+        tiny("algorithm=cse_fsl", *settings),
+    ]
+    for run in runs:
+        run.run_round(0)
+    ours, theirs = (run.algorithm.client_weights for run in runs)
+    statistics = {name for name in ours if name.endswith(("running_mean", "running_var", "batches_tracked"))}
+    assert statistics
+    for name in statistics:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-6, msg=name)
+    assert not torch.equal(ours["conv1.weight"], theirs["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "rule", "needed"),
+    [("fed_prox", "plain", "prox"), ("fed_prox", "zeroth_order", "prox"), ("heron", "prox", "zeroth_order")],
+)
+def test_algorithm_that_is_made_of_a_rule_takes_no_other(
+    tiny: Build, algorithm: str, rule: str, needed: str
+) -> None:
+    """Its runs would else be another method's, under its name."""
+    told = rf"algorithm\.local_rule={rule}: must be {needed}: clients of algorithm={algorithm}"
+    with pytest.raises(UserError, match=told):
+        tiny(f"algorithm={algorithm}", f"algorithm.local_rule={rule}")
+
+
 @pytest.mark.parametrize("algorithm", ["splitfed_v1", "fsl_sage"])
 def test_zeroth_order_step_is_refused_where_clients_have_no_loss(tiny: Build, algorithm: str) -> None:
-    with pytest.raises(UserError, match=r"algorithm\.local_rule=ZerothOrder: needs a loss at the client"):
+    with pytest.raises(UserError, match=r"algorithm\.local_rule=zeroth_order: needs a loss at the client"):
         tiny(f"algorithm={algorithm}", "algorithm.local_rule=zeroth_order")
 
 

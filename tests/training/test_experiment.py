@@ -190,7 +190,7 @@ def test_diverged_run_names_round_client_and_learning_rate_and_keeps_its_checkpo
         RunFailed, match=r"round 1: .* of client \d is not finite; learning rate 1e\+30"
     ) as told:
         run.run(directory)
-    kept = f"the checkpoint after 1 rounds is kept: python main.py resume={tmp_path / 'run'}"
+    kept = f"the checkpoint after 1 round is kept: python main.py resume={tmp_path / 'run'}"
     assert str(told.value).endswith(kept)
     assert [path.name for path in (tmp_path / "run/checkpoint").iterdir()] == ["round-000001"]
 

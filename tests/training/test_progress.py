@@ -99,7 +99,7 @@ def test_terminal_shows_a_bar_once_a_round_takes_longer_than_two_seconds_and_lea
 
 def test_activity_tells_of_alignments_while_a_round_is_trained() -> None:
     fits = {0: Fit(7, 1, 1), 1: Fit(6, 1, 1)}
-    assert str(describe_activity(7, "training", fits)) == "round    7  aligning: 1 clients done"
+    assert str(describe_activity(7, "training", fits)) == "round    7  aligning: 1 client done"
     assert str(describe_activity(8, "training", fits)) == "round    8  training"
     assert str(describe_activity(7, "evaluating", fits)) == "round    7  evaluating"
 

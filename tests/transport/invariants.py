@@ -57,9 +57,10 @@ QUANTS = {
     "texts": ("quant=int8", "dataset=random_texts", "model=tiny_causal", "auxiliary=tiny_head"),
     "control": ("quant=int8", "algorithm=scaffold"),
     "seeds": ("quant=int8", "algorithm=ho_sfl", "algorithm.probes=3"),
+    "tail": ("quant=int8", "algorithm=splitfed_v1", "model.tail_cut=relu3"),
 }
 """Presets that between them use every decoder; one is of texts, whose batches have lengths, one has control
-variates, and one seeds and scalars."""
+variates, one seeds and scalars, and in one clients hold the tail of the model."""
 CLIENT = 0
 PLAIN = 1 << 18
 """Bytes that Python may take for what is not payload."""
@@ -139,6 +140,13 @@ class World:
             moves = [{"move": pb.Move(), "tensors": [slopes]}, later]
             client = install("client", 0)
             return [[client, upload("client")], [client, {"forward": pb.Forward()}, probe, *moves]]
+        if self.run.trunk_shape is not None:
+            h = torch.randn(len(dz), *self.run.trunk_shape, generator=torch.Generator().manual_seed(0))
+            coded = SentTensor(h, self.run.quantization.codec("trunk_output").transmit(h, seed=1))
+            packed = pack("h", self.expectations.cut_number("trunk_output"), coded)
+            step_tail: dict[str, Any] = {"step_tail": pb.StepTail(), "tensors": [packed]}
+            client = install("client", 0)
+            return [[client, upload("client")], [client, {"forward": pb.Forward()}, step_tail, backward]]
         client, again, auxiliary = install("client", 0), install("client", 1), install("auxiliary", 0)
         train = {"train_local": pb.TrainLocal(train_head=True, upload_interval=2, skip_first_upload=True)}
         return [
@@ -153,7 +161,7 @@ class World:
         self.worker()
         engine = self.run.engine
         engine.enter([CLIENT])
-        engine.install("client", {CLIENT: self.run.client_weights})
+        engine.install("client", {CLIENT: self.expectations._weights["client"]})
         (upload,) = engine.forward([CLIENT], 0, 0)
         dz = torch.randn(upload.z.shape, generator=torch.Generator().manual_seed(0))
         return self.run.quantization.positions.pack(dz, upload.y)

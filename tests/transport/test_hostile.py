@@ -21,7 +21,7 @@ from fedsplit.transport.grpc.server.meeting import Link, StreamRefused
 from fedsplit.transport.grpc.server.server import Federation
 from tests.transport.invariants import CLIENT, INVARIANTS, RUN, World, attend, logged, server_survives
 
-TRIED = ("none", "mixed", "texts", "control", "seeds")
+TRIED = ("none", "mixed", "texts", "control", "seeds", "tail")
 PLANS = "plan_names_only_what_is_installed"
 
 

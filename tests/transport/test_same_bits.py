@@ -95,6 +95,7 @@ def assert_same_over_both(
     assert chunk_weigher.carried == counted(experiment)
     apart = sum(int(row["broadcast_copies"]) + int(row["observed_bytes"]) for row in metrics(grpc))
     assert sum(chunk_weigher.carried.values()) == int(metrics(grpc)[-1]["load"]) + apart
+    assert chunk_weigher.saw_labels == any(int(row["bytes.up.labels"]) for row in metrics(grpc))
     for row in metrics(grpc):
         assert (row["retransmitted.up"], row["retransmitted.down"]) == ("0", "0")
 

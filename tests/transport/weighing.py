@@ -14,10 +14,11 @@ Frame = TypeVar("Frame", pb.FromClient, pb.FromServer)
 
 
 class ChunkWeigher(grpc.ServerInterceptor):  # type: ignore[misc]
-    """Adds up the contents of chunks in both directions, by round."""
+    """Adds up the contents of chunks in both directions, by round, and sees whether labels are among them."""
 
     def __init__(self) -> None:
         self.carried: Counter[tuple[int, str]] = Counter()
+        self.saw_labels = False
 
     def intercept_service(
         self,
@@ -37,6 +38,7 @@ class ChunkWeigher(grpc.ServerInterceptor):  # type: ignore[misc]
 
     def _weighed(self, direction: str, frames: Iterator[Frame]) -> Iterator[Frame]:
         for frame in frames:
+            self.saw_labels |= any(tensor.codec == pb.LABELS for tensor in frame.tensors)
             if frame.WhichOneof("content") == "chunk":
                 self.carried[frame.identity.round, direction] += len(frame.chunk.content)
             yield frame

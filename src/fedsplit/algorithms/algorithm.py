@@ -93,8 +93,8 @@ class Algorithm(ABC):
     timeline: ClassVar[Timeline | None] = None
     """Schedule of a round, which says who waits for whom on a simulated network; None if it is not known."""
     own_rule: ClassVar[type[LocalRule] | None] = None
-    """Rule that clients follow in a local step, given those of the algorithm's arguments that it takes; None:
-    that of `algorithm.local_rule`."""
+    """Rule that clients follow in a local step; None: any of `algorithm.local_rule`. One that can be chosen
+    there has to be; another gets those of the algorithm's arguments that it takes."""
     trains: ClassVar[tuple[Half, ...]] = ("client", "server")
     """The halves of the model that a round moves."""
     label: ClassVar[str | None] = None

@@ -38,5 +38,6 @@ class FedProx(FedAvg):
     Source: T. Li et al., "Federated Optimization in Heterogeneous Networks", 2020.
     """
 
+    own_rule = Prox
     label = "FedProx"
     place = 13

@@ -26,20 +26,17 @@ class ZerothOrder(LocalRule):
     @torch.no_grad()
     @override
     def gradients(self, batch: LocalBatch) -> LocalGradients:
-        body, head, seeds = batch.body, batch.head, batch.seeds
+        body, head, losses, y, seeds = batch.body, batch.head, batch.losses, batch.y, batch.seeds
 
         def forward_pass(*buffers: dict[str, Tensor] | None) -> tuple[Tensor, Tensor]:
             z = body.forward(batch.x, seed=seeds.body, buffers=buffers[0])
             head_input = batch.decode(z) if batch.decode else z
-            at = batch.losses.targets(batch.y)
-            outputs = head.forward(head_input, seed=seeds.head, buffers=buffers[1], at=at)
-            return z, batch.losses.mean(outputs, batch.y)
+            outputs = head.forward(head_input, seed=seeds.head, buffers=buffers[1], at=losses.targets(y))
+            return z, losses.mean(outputs, y)
 
         weights = [*body.trainable.values(), *head.trainable.values()]
-        initial, gradients = (
-            [weight.clone() for weight in weights],
-            [torch.zeros_like(weight) for weight in weights],
-        )
+        initial = [weight.clone() for weight in weights]
+        gradients = [torch.zeros_like(weight) for weight in weights]
         still = [body.frozen_buffers(), head.frozen_buffers()]
         z, loss = forward_pass(None, None)
         for probe in range(self.probes):
@@ -61,5 +58,6 @@ class Heron(CseFsl):
     Split Federated Learning", 2026 (arXiv 2601.09076).
     """
 
+    own_rule = ZerothOrder
     label = "HERON-SFL"
     place = 14

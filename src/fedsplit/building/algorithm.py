@@ -7,6 +7,7 @@ from fedsplit.algorithms.algorithm import Algorithm, Start
 from fedsplit.building.parts import ClientParts, Ingredients
 from fedsplit.computing.captured_steps import Recorder
 from fedsplit.computing.model_state import ModelState
+from fedsplit.config.choices import names_of, target_of
 from fedsplit.config.component import component_of
 from fedsplit.config.run_config import RunConfig
 from fedsplit.errors import UserError
@@ -18,6 +19,8 @@ from fedsplit.parties.shared_client import SharedClient
 from fedsplit.parties.split_server import SplitServer
 from fedsplit.parties.spread.copies import SpreadCopies
 from fedsplit.parties.spread.engine import SpreadEngine
+
+_LOCAL_RULE = "algorithm.local_rule"
 
 
 def find_algorithm(config: RunConfig) -> type[Algorithm]:
@@ -62,19 +65,30 @@ def find_local_rule(config: RunConfig, algorithm: type[Algorithm]) -> LocalRule:
     Raises:
         UserError: clients of this algorithm cannot follow it.
     """
-    rule = config.local_step.local_rule.build(LocalRule)
-    if algorithm.own_rule is not None:
-        if type(rule) is not LocalRule:
-            message = f"must be plain: clients of {algorithm.__name__} follow its own rule"
-            raise UserError("algorithm.local_rule", type(rule).__name__, message)
+    rule, name = config.local_step.local_rule.build(LocalRule), config.choice("algorithm")
+    if algorithm.own_rule is not None and not isinstance(rule, algorithm.own_rule):
+        needed = _choice_of(algorithm.own_rule) or _choice_of(LocalRule)
+        if _choice_of(algorithm.own_rule) or type(rule) is not LocalRule:
+            message = f"must be {needed}: clients of algorithm={name} follow its own rule"
+            raise UserError(_LOCAL_RULE, _chosen_rule(config), message)
         rule = _own_rule(config, algorithm.own_rule)
     if rule.keeps and config.client.stateless:
-        message = f"must be false: clients of {algorithm.__name__} keep control variates from round to round"
+        message = f"must be false: clients of algorithm={name} keep control variates from round to round"
         raise UserError("client.stateless", True, message)
     if rule.needs_loss and algorithm.client_head not in ("server", "auxiliary"):
-        message = f"needs a loss at the client, and with {algorithm.__name__} there is none"
-        raise UserError("algorithm.local_rule", type(rule).__name__, message)
+        message = f"needs a loss at the client, and with algorithm={name} there is none"
+        raise UserError(_LOCAL_RULE, _chosen_rule(config), message)
     return rule
+
+
+def _choice_of(rule: type[LocalRule]) -> str | None:
+    """The choice of `algorithm.local_rule` that is this class; None where no choice is."""
+    path = f"{rule.__module__}.{rule.__qualname__}"
+    return next((name for name in names_of("local_rule") if target_of("local_rule", name) == path), None)
+
+
+def _chosen_rule(config: RunConfig) -> str:
+    return config.choices.get(f"local_rule@{_LOCAL_RULE}") or config.local_step.local_rule.target
 
 
 def _own_rule(config: RunConfig, rule: type[LocalRule]) -> LocalRule:

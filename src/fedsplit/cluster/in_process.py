@@ -112,7 +112,7 @@ class InProcessWorkers(Workers):
         self.summary.lost += len(self._lost)
         self._lost = set()
         if len(self.there) < self.min_workers:
-            message = f"{len(self.there)} workers are left, and cluster.min_workers is {self.min_workers}"
+            message = f"workers left: {len(self.there)}, and cluster.min_workers is {self.min_workers}"
             raise RunFailed(message)
 
     @override

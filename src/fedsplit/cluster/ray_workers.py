@@ -31,7 +31,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 from fedsplit.cluster.packing import pack, packed_bytes, unpack
 from fedsplit.cluster.remote import RemoteWorker
 from fedsplit.config.choices import OWN_CHOICES
-from fedsplit.errors import RunFailed, UserError, first_line
+from fedsplit.errors import RunFailed, UserError, first_line, format_count
 from fedsplit.machine.cores import jobs_at_once
 from fedsplit.parties.workers import Build, Needs, PendingAnswer, SharedValue, WorkerLost, Workers, WorkerSize
 
@@ -176,8 +176,8 @@ class RayWorkers(Workers):
             key, value = "cluster.min_workers", self._size.least
         else:
             key, value = "cluster.workers", self._size.workers
-        needs = self._size.needs_in_words
-        message = f"there is room for {there} workers, as {needs}; nodes have {shown or 'nothing'}"
+        room, needs = format_count(there, "worker"), self._size.needs_in_words
+        message = f"there is room for {room}, as {needs}; nodes have {shown or 'nothing'}"
         return UserError(key, value, message)
 
     def _wait_for_start(self, workers: Sequence[int], within: float) -> tuple[dict[int, str], dict[int, str]]:
@@ -255,7 +255,7 @@ class RayWorkers(Workers):
         if gone:
             _LOG.warning("the run goes on without workers %s", ", ".join(map(str, gone)))
         if len(self._actors) < self._size.least:
-            message = f"{len(self._actors)} workers are left, and cluster.min_workers is {self._size.least}"
+            message = f"workers left: {len(self._actors)}, and cluster.min_workers is {self._size.least}"
             raise RunFailed(message + _first_reason(ended))
 
     def _silent(self) -> set[int]:

@@ -69,9 +69,9 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
         return config
     except MissingConfigException as error:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        if group == "codec":
+        if group in ("codec", "local_rule"):  # which are chosen by their places
             asked = (text.partition("=")[0] for text in overrides if text.endswith(f"={choice}"))
-            group = next(asked, group).removeprefix("codec@")
+            group = next(asked, group).removeprefix(f"{group}@")
         raise _unknown_choice(group, choice, error.options or []) from error
     except ConfigCompositionException as error:
         found = re.search(r"Could not override '([^']+)'", str(error))

@@ -70,9 +70,22 @@ def next_commands(run: Run) -> list[tuple[str, str]]:
     longer = 2 * len(run.columns["round"])
     return [
         ("draw its curves", command(path, name="fedsplit-plot")),
-        ("compare precisions of its client model", command("task=compare", f"run={path}")),
+        *_comparison(run, path),
         ("train for more rounds", f"{resume_command(run.path)} rounds={longer}"),
     ]
+
+
+def _comparison(run: Run, path: str) -> list[tuple[str, str]]:
+    """Command that compares precisions; none where clients hold a tail, as such a model is not deployed."""
+    if run.values_by_key.get("model.tail_cut", "null") != "null":
+        return []
+    halves = (file.stem.partition("-") for file in (run.path / "model").glob("*-*.safetensors"))
+    own = [int(name) for half, _, name in halves if half in ("client", "server") and name.isdecimal()]
+    client = min(own, default=None)
+    if client is None:
+        return [("compare precisions of its client model", command("task=compare", f"run={path}"))]
+    purpose = f"compare precisions of the model of client {client}"
+    return [(purpose, command("task=compare", f"run={path}", f"task.client={client}"))]
 
 
 def print_summary(run: Run) -> None:

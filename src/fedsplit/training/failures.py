@@ -9,7 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from fedsplit.config.commands import resume_command
-from fedsplit.errors import RunFailed
+from fedsplit.errors import RunFailed, format_count
 
 _LOG = logging.getLogger("fedsplit")
 
@@ -23,9 +23,8 @@ def report_failure(reason: str, directory: Path, *, t: int, saved: int) -> RunFa
         t: number of the round in which it failed.
         saved: number of rounds in its newest checkpoint; 0 where there is none.
     """
-    checkpoint_note = (
-        f"; the checkpoint after {saved} rounds is kept: {resume_command(directory)}" if saved else ""
-    )
+    rounds = format_count(saved, "round")
+    checkpoint_note = f"; the checkpoint after {rounds} is kept: {resume_command(directory)}" if saved else ""
     error = RunFailed(f"round {t}: {reason}{checkpoint_note}")
     _LOG.error("%s", error)
     return error

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 from typing_extensions import override
 
+from fedsplit.errors import format_count
 from fedsplit.estimators.fit import Fit
 from fedsplit.machine.progress import INTERVAL_S, PATIENCE_S, TransientBar
 from fedsplit.recording.metrics import Record
@@ -123,10 +124,7 @@ def first_line(rounds: int, clients: int, device: torch.device, before: int) -> 
         before: number of rounds that were run already.
     """
     gone_on = f", going on after {before}" if before else ""
-    counts = [
-        f"{number} {noun}{'' if number == 1 else 's'}"
-        for number, noun in ((rounds, "round"), (clients, "client"))
-    ]
+    counts = [format_count(number, noun) for number, noun in ((rounds, "round"), (clients, "client"))]
     return f"{', '.join(counts)}, on {device}{gone_on}"
 
 
@@ -154,7 +152,7 @@ def describe_activity(
         rounds: most rounds that the run has.
     """
     if phase == "training" and (aligned_clients := _count_aligned(t, fits)):
-        phase = f"aligning: {aligned_clients} clients done"
+        phase = f"aligning: {format_count(aligned_clients, 'client')} done"
     usual = median(before[-5:]) if before else None
     if usual is None and fraction:
         usual = seconds / fraction
@@ -192,7 +190,7 @@ def describe_round(record: Record, fits: Mapping[int, Fit], traffic: Callable[[f
         f"{record.load / 1e6:,.2f} MB  {seconds:.2f} s"
     )
     if aligned_clients := _count_aligned(record.round, fits):
-        line += f"  {aligned_clients} clients aligned"
+        line += f"  {format_count(aligned_clients, 'client')} aligned"
     if record.simulated_seconds is not None:
         line += f"  {record.simulated_seconds:,.1f} s simulated"
     if network := traffic(seconds):

@@ -12,7 +12,7 @@ from fedsplit.config.dotted_keys import below
 from fedsplit.config.run_config import RunConfig
 from fedsplit.config.stored import with_changes
 from fedsplit.config.traits import traits_of
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, format_count
 from fedsplit.files.paths import display_path
 from fedsplit.machine.allowance import allowing_a_run_directory
 from fedsplit.recording.checkpoint import Checkpoint
@@ -59,7 +59,7 @@ def _describe_end(path: Path, rounds: int, stopped_by: StoppedBy) -> str:
     value = f"={2 * rounds}" if stopped_by == "rounds" else "=..."
     how = "a lower" if stopped_by == "target_perplexity" else "a larger"
     further = f"to train further give it {how} {stopped_by}: {resume_command(path)} {stopped_by}{value}"
-    after = f"{rounds} round{'' if rounds == 1 else 's'}, stopped by {stopped_by}"
+    after = f"{format_count(rounds, 'round')}, stopped by {stopped_by}"
     return f"{display_path(path)} has finished after {after}; nothing is left to do; {further}"
 
 

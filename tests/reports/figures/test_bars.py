@@ -5,6 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from fedsplit.errors import UserError
+from fedsplit.recording.ledger import DIRECTIONS, KINDS
 from fedsplit.reports.figures.bars import Bar, Bars
 from tests.reports.stored import load_runs, make_run, table
 
@@ -71,6 +72,18 @@ def test_bar_part_too_thin_to_see_is_in_the_data_but_not_in_the_legend() -> None
         "up",
         "down",
     ]
+
+
+def test_every_kind_of_message_has_a_colour_of_its_own_whichever_others_are_there() -> None:
+    parts = [(f"bytes.{direction}.{kind}", 5.0) for kind in KINDS for direction in DIRECTIONS]
+    (axes,) = Bars().draw([Bar("fed_avg", parts, (0,))]).axes
+    colours = {
+        name.rpartition(".")[2]: patch.get_facecolor()
+        for (name, _), patch in zip(parts, axes.patches, strict=True)
+    }
+    assert len(set(colours.values())) == len(KINDS)
+    (alone,) = Bars().draw([Bar("fed_avg", [("bytes.up.scalars", 5.0)], (0,))]).axes
+    assert alone.patches[0].get_facecolor() == colours["scalars"]
 
 
 def test_bars_of_a_run_without_rounds_are_refused(tmp_path: Path) -> None:

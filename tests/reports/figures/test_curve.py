@@ -1,4 +1,5 @@
 import struct
+from collections import Counter
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from fedsplit.errors import UserError
 from fedsplit.recording.config_file import FORMAT
 from fedsplit.reports.figures.curve import Curve
 from fedsplit.reports.figures.lines import Line
-from fedsplit.reports.figures.style import DASHES, PALE, algorithm_looks
+from fedsplit.reports.figures.style import DASHES, PALE, algorithm_looks, free_looks
 from fedsplit.reports.figures.wording import legend_texts
 from fedsplit.reports.runs import Run, without_repeats
 from tests.reports.stored import dirichlet, load_runs, make_run, table
@@ -350,6 +351,13 @@ def test_curve_that_another_covers_shows_on_both_sides_of_it() -> None:
 def test_each_algorithm_has_a_colour_of_its_own() -> None:
     colours = [colour for colour, _ in algorithm_looks().values()]
     assert len(set(colours)) == len(colours) >= 20
+
+
+def test_no_marker_is_that_of_more_than_two_algorithms_and_further_ones_repeat_no_pair() -> None:
+    markers = Counter(marker for _, marker in algorithm_looks().values())
+    assert max(markers.values()) == 2
+    every = [*algorithm_looks().values(), *free_looks(algorithm_looks())]
+    assert len(set(every)) == len(every) == 40
 
 
 def test_curves_of_too_many_settings_or_algorithms_are_refused() -> None:

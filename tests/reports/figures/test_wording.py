@@ -20,6 +20,9 @@ from fedsplit.reports.figures.wording import in_words, legend_texts, pieces
         ("run=saves/fsl_sage/digits_cnn/20261129-1", "from 20261129-1"),
         ("model._target_=my_package.MyNet", "MyNet"),
         ("smashed.bits=2", "smashed bits 2"),
+        ("local_epochs=1", "1 local epoch"),
+        ("local_epochs=10", "10 local epochs"),
+        ("align_interval=1", "aligned every round"),
     ],
 )
 def test_pieces_of_labels_are_told_in_words(piece: str, words: str) -> None:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from fedsplit.building.trained import TrainedRun
 from fedsplit.cli.run import main
 from fedsplit.deployment import storage
 from fedsplit.machine.extras import install_command
+from fedsplit.tasks.compare.comparison import evaluate_precisions
 from tests.conftest import TINY
 
 pytestmark = pytest.mark.usefixtures("warm_processes")
@@ -112,6 +114,15 @@ def test_comparison_without_an_extra_goes_on_and_says_what_to_install(
     assert f"static_int8 is left out: needs onnxruntime: {install_command('onnx')}\n" in printed
     told = json.loads((copied / "compare" / "comparison.json").read_text())
     assert set(told["left_out"]) == {"static_int8"}
+
+
+def test_precisions_without_ranges_draw_no_samples_to_take_them_from(trained: Path, tmp_path: Path) -> None:
+    again = TrainedRun(trained, device="cpu", threads=1)
+    evaluated, left_out = evaluate_precisions(
+        ["fp32", "w4"], again, lambda: pytest.fail("samples are drawn"), tmp_path, Console()
+    )
+    assert list(evaluated) == ["fp32", "w4"]
+    assert left_out == {}
 
 
 def test_trained_run_read_from_disk_has_the_models_and_the_accuracy_of_its_training(trained: Path) -> None:

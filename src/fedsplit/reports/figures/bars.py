@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 _DOWN = "/////"  # hatch of what servers send
 _KINDS = (
     *("smashed", "cut_gradient", "client_weights", "auxiliary_weights", "full_weights", "labels"),
+    *("control_variates", "seeds", "scalars"),
     *("clients", "server", "evaluate"),
 )
 """Parts of a bar in the order of stacking; all others come after them."""
-_COLOURS = dict(zip(_KINDS, (*OKABE_ITO[:6], *OKABE_ITO[:3]), strict=True))
+_PURPLE = "#882255"
+"""Colour of Paul Tol, for there is one kind of message more than Okabe and Ito have colours."""
+_COLOURS = dict(zip(_KINDS, (*OKABE_ITO[:6], _PURPLE, *OKABE_ITO[6:], *OKABE_ITO[:3]), strict=True))
 _THIN = 0.003  # share of the longest bar, below which a part cannot be seen
 
 
@@ -111,9 +114,7 @@ class Bars(FigureType[Sequence[Bar]]):
         longest = max(sum(value for _, value in bar.parts) for bar in data)
         parts = [(name, value) for bar in data for name, value in bar.parts]
         kinds = sorted({_kind(name) for name, value in parts if value > _THIN * longest}, key=_place)
-        colours = _COLOURS | dict(
-            zip([kind for kind in kinds if kind not in _COLOURS], OKABE_ITO[6:], strict=False)
-        )
+        colours = _COLOURS | {kind: INK for kind in kinds if kind not in _COLOURS}
         for i, bar in enumerate(data):
             left = 0.0
             for name, value in bar.parts:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
+from fedsplit.errors import format_count
 from fedsplit.reports.figures.figure_type import FigureType, SeriesLimits
 from fedsplit.reports.figures.style import TEXT_SIZE, blank_figure, tidy, wrap_label
 from fedsplit.reports.figures.wording import in_words, pieces
@@ -117,7 +118,7 @@ def _size(axes: "Axes", counts: "ClassCounts") -> None:
 
 
 def _sizes(counts: "ClassCounts") -> str:
-    return f"{counts.clients} clients, {counts.samples} samples"
+    return f"{format_count(counts.clients, 'client')}, {format_count(counts.samples, 'sample')}"
 
 
 def _title(run: Run) -> str:

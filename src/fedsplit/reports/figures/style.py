@@ -41,22 +41,21 @@ PALETTE = (
 """Colours and markers of the first algorithms, and of all that is told apart where no algorithm is."""
 # Most are of the schemes "muted" and "vibrant" of Paul Tol, "Colour Schemes", 2021.
 _FURTHER = (
-    "#332288",
-    "#999933",
-    "#882255",
-    "#44AA99",
-    "#CC6677",
-    "#117733",
-    "#AA4499",
-    "#661100",
-    "#EE3377",
-    "#BBCC33",
-    "#6699CC",
-    "#AA7744",
+    ("#332288", "D"),
+    ("#999933", "v"),
+    ("#882255", "X"),
+    ("#44AA99", "P"),
+    ("#CC6677", "h"),
+    ("#117733", "<"),
+    ("#AA4499", ">"),
+    ("#661100", "^"),
+    ("#EE3377", "p"),
+    ("#BBCC33", "d"),
+    ("#6699CC", "s"),
+    ("#AA7744", "o"),
 )
-_COLOURS = (*(colour for colour, _ in PALETTE), *_FURTHER)
-_MARKERS = tuple(marker for _, marker in PALETTE)
-_LOOKS = 2 * len(_COLOURS)
+_PAIRS = (*PALETTE, *_FURTHER)
+_LOOKS = 2 * len(_PAIRS)
 """Number of pairs of a colour and a marker in a figure of algorithms, where each colour is used twice."""
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7F7F7F", "#000000")
 """Colours of areas, which stand for no algorithm."""
@@ -85,8 +84,8 @@ def algorithm_looks() -> dict[str, tuple[str, str]]:
 
 
 def _look(place: int) -> tuple[str, str]:
-    turn, number = divmod(place, len(_MARKERS))
-    return _COLOURS[place % len(_COLOURS)], _MARKERS[(number + 3 * turn) % len(_MARKERS)]
+    turn, number = divmod(place, len(_PAIRS))
+    return _PAIRS[number][0], _PAIRS[(number + 6 * turn) % len(_PAIRS)][1]  # by 6 no colour meets its marker
 
 
 def free_looks(hues: Collection[str]) -> list[tuple[str, str]]:

@@ -20,33 +20,36 @@ def _words() -> Mapping[str, str]:
     return {**_WORDS, **{name: each.label for name, each in algorithm_traits().items() if each.label}}
 
 
-_PHRASES: Mapping[str, str] = {
+_PHRASES: Mapping[str, str | tuple[str, str]] = {
     "align_error": "aligned beyond an error of {}",
-    "align_interval": "aligned every {} rounds",
+    "align_interval": ("aligned every round", "aligned every {} rounds"),
     "align_tolerance": "alignment tolerance {}",
     "alpha": "\N{GREEK SMALL LETTER ALPHA} = {}",
     "auxiliary": "auxiliary model {}",
     "batch_size": "batches of {}",
-    "classes_per_client": "{} classes per client",
-    "cohort_size": "{} clients a round",
-    "device_rounds": "{} device rounds",
+    "classes_per_client": ("1 class per client", "{} classes per client"),
+    "cohort_size": ("1 client a round", "{} clients a round"),
+    "device_rounds": ("1 device round", "{} device rounds"),
     "engine": "{} engine",
-    "local_epochs": "{} local epochs",
+    "local_epochs": ("1 local epoch", "{} local epochs"),
     "lr": "learning rate {}",
-    "max_test": "{} test images",
-    "max_train": "{} training images",
-    "num_clients": "{} clients",
+    "max_test": ("1 test image", "{} test images"),
+    "max_train": ("1 training image", "{} training images"),
+    "num_clients": ("1 client", "{} clients"),
     "quant": "{} messages",
-    "rounds": "{} rounds",
+    "rounds": ("1 round", "{} rounds"),
     "run": "from {}",
     "server_lr": "server rate {}",
-    "server_update_interval": "uploads every {} steps",
-    "shards_per_client": "{} shards per client",
-    "threads": "{} threads",
+    "server_update_interval": ("uploads every step", "uploads every {} steps"),
+    "shards_per_client": ("1 shard per client", "{} shards per client"),
+    "threads": ("1 thread", "{} threads"),
     "transport": "over {}",
     "weight_bits": "{}-bit weights",
 }
-"""Wording of a setting, by the last part of its key; other settings are the key's words and the value."""
+"""Wording of a setting, by the last part of its key; two phrases are of 1 and of other values.
+
+Other settings are the key's words and the value.
+"""
 _OFF = ("null", "none", "false", "quant=none", "transport=local")
 _PIECES = re.compile(r", (?![^\[]*\])")
 
@@ -96,6 +99,8 @@ def in_words(piece: str) -> str:
     if name == "run":
         value = value.rstrip("/").rpartition("/")[2]
     phrase = _PHRASES.get(name, "")
+    if isinstance(phrase, tuple):
+        phrase = phrase[value != "1"]
     return phrase.format(value) if phrase and not places else f"{words} {value}"
 
 

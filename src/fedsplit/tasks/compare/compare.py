@@ -1,6 +1,7 @@
 """Comparison of a run's client model at each precision."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,9 +81,14 @@ class Compare(Task):
         self, trained: TrainedRun, price: float | None, folder: Path, console: Console
     ) -> list[ComparedPrecision]:
         """Deploy, evaluate and measure, with everything written to `folder`."""
-        evaluated, left_out = evaluate_precisions(
-            self.precisions, trained, self._calibration(trained), folder, console
-        )
+        calibration: list[Tensor] = []
+
+        def draw_calibration() -> list[Tensor]:
+            if not calibration:
+                calibration.extend(self._calibration(trained))
+            return calibration
+
+        evaluated, left_out = evaluate_precisions(self.precisions, trained, draw_calibration, folder, console)
         measured = footprints(
             {name: folder / name / MODEL for name in evaluated},
             trained.architecture,
@@ -104,7 +110,7 @@ class Compare(Task):
             )
             for name, found in evaluated.items()
         ]
-        write_comparison(folder, rows, self._about(trained, price), left_out)
+        write_comparison(folder, rows, self._about(trained, price, calibration), left_out)
         try:
             with house_style():
                 comparison_figure(rows).savefig(folder / "comparison.png")
@@ -113,7 +119,7 @@ class Compare(Task):
         return rows
 
     def _calibration(self, trained: TrainedRun) -> list[Tensor]:
-        """The same samples for every backend."""
+        """Samples that every backend takes its ranges from."""
         parts = trained.parts
         drawn = calibration_batches(
             parts.data.dataset.train,
@@ -124,14 +130,16 @@ class Compare(Task):
         )
         return [batch.cpu() for batch in drawn]
 
-    def _about(self, trained: TrainedRun, price: float | None) -> dict[str, object]:
+    def _about(
+        self, trained: TrainedRun, price: float | None, calibration: Sequence[Tensor]
+    ) -> dict[str, object]:
         return {
             "run": str(trained.path),
             "client": self.client,
             "model": trained.config.choices.get("model"),
             "cut": trained.architecture.cut,
             "test_samples": len(trained.labels),
-            "calibration_samples": self.calibration_batches * self.calibration_batch_size,
+            "calibration_samples": sum(map(len, calibration)),
             "repeats": self.repeats,
             "threads": trained.config.computation.threads,
             "cost_per_mb": price,

@@ -1,6 +1,6 @@
 """A client model at several precisions: what each costs and gains, as files and as a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, sqrt
 from pathlib import Path
@@ -92,7 +92,7 @@ def _sample_bytes(trained: TrainedRun, deployed: DeployedModel) -> float:
 def evaluate_precisions(
     precisions: Sequence[str],
     trained: TrainedRun,
-    calibration: Sequence[Tensor],
+    draw_calibration: Callable[[], Sequence[Tensor]],
     folder: Path,
     console: Console,
 ) -> tuple[dict[str, PrecisionScores], dict[str, str]]:
@@ -100,7 +100,8 @@ def evaluate_precisions(
 
     Args:
         precisions: names of precisions, with `REFERENCE`.
-        calibration: batches of inputs, from which ranges of activations are taken.
+        draw_calibration: function that draws batches of inputs, from which ranges of activations are taken;
+            called where a precision needs them.
         folder: folder that gets the model, its confusion matrix and its ROC curves, in a folder for each.
         console: is told which precisions are left out, and what stays in float32.
 
@@ -112,17 +113,18 @@ def evaluate_precisions(
     """
     found: dict[str, PrecisionScores] = {}
     left_out: dict[str, str] = {}
+    example = trained.parts.data.batch(2)[0].cpu()
     for name in track(precisions, "deploying and evaluating precisions"):
         try:
             backend = Precision.by_name(name).make_backend("task.precisions", name)
             model = Precision.by_name(name).model(trained.client, backend, name)
-            backend.prepare(model, calibration[0][:2])
+            backend.prepare(model, example)
             if backend.calibrates:
-                backend.calibrate(calibration)
+                backend.calibrate(draw_calibration())
             deployed = backend.convert()
             found[name] = PrecisionScores.of(trained, deployed, backend.unquantized)
         except UserError as error:
-            if error.key == "calibration" or name == REFERENCE:
+            if error.key in ("calibration", "task.calibration_batches") or name == REFERENCE:
                 raise
             left_out[name] = error.allowed if "precision" in error.key else str(error)
             message = f"{name} is left out: {left_out[name]}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedsplit.data.fingerprint import Fingerprint
-from fedsplit.errors import NonFinite, RunFailed, UserError, first_line
+from fedsplit.errors import NonFinite, RunFailed, UserError, first_line, format_count
 from fedsplit.parties.messages import LocalWork, Part, Upload
 from fedsplit.quant.message import Corrupt
 from fedsplit.quant.weights_link import EXACT, add_difference
@@ -53,7 +53,8 @@ class KeptStates:
         except UserError as error:
             raise RunFailed(error.allowed) from error
         if kept is None:
-            raise RunFailed(f"its state after {rounds} rounds is damaged or gone from {self.folder}")
+            state = f"its state after {format_count(rounds, 'round')}"
+            raise RunFailed(f"{state} is damaged or gone from {self.folder}")
         found = kept.state.get("identity")
         if not isinstance(found, dict) or found.keys() != self._identity.keys():
             raise RunFailed(f"its state in {self.folder} does not say whose it is")
@@ -180,7 +181,8 @@ class Worker:
         try:
             self._take_over(state)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            message = f"its state after {after} rounds, in {self.folder}, is not what this version writes"
+            rounds = format_count(after, "round")
+            message = f"its state after {rounds}, in {self.folder}, is not what this version writes"
             raise RunFailed(f"{message} ({type(error).__name__}: {error})") from error
 
     def _take_over(self, state: State) -> None:

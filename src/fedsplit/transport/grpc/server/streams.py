@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from typing_extensions import override
 
+from fedsplit.errors import format_count
 from fedsplit.quant.message import Corrupt
 from fedsplit.recording.ledger import Ledger
 from fedsplit.transport.grpc.protocol import federation_pb2 as pb
@@ -194,7 +195,8 @@ class TrainingStreams(Meeting[TrainingSession]):
             self._check_data(session, joins)
             after = self._after.get(session.client, 0)
             if not joins.going_on and after and after not in joins.states:
-                message = f"client {session.client} comes without its state after {after} rounds"
+                rounds = format_count(after, "round")
+                message = f"client {session.client} comes without its state after {rounds}"
                 raise StreamRefused(f"{message}; start it where it was before", for_good=True)
             self._replace_link(session, link, hello)
             session.samples = joins.samples

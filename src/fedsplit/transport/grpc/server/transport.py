@@ -11,7 +11,7 @@ from secrets import token_bytes
 from typing_extensions import override
 
 from fedsplit.config.values import PositiveFloat, PositiveInt
-from fedsplit.errors import UserError
+from fedsplit.errors import UserError, format_count
 from fedsplit.files.bounded import json_in
 from fedsplit.files.whole import write_json
 from fedsplit.machine.terminal import note
@@ -92,7 +92,8 @@ class GrpcTransport(Transport):
     def describe_traffic(self, seconds: float) -> str:
         assert self.hub is not None
         up, down = (size / 1e6 / seconds for size in self.hub.take_traffic())
-        return f"{self.hub.connected_count} clients here  {up:.1f} MB/s up  {down:.1f} MB/s down"
+        clients = format_count(self.hub.connected_count, "client")
+        return f"{clients} here  {up:.1f} MB/s up  {down:.1f} MB/s down"
 
     @contextmanager
     @override
