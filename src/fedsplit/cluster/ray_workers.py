@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 from typing_extensions import override
@@ -30,6 +29,7 @@ from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
 from fedsplit.cluster.packing import pack, packed_bytes, unpack
 from fedsplit.cluster.remote import RemoteWorker
+from fedsplit.cluster.watch import start_watch
 from fedsplit.config.choices import OWN_CHOICES
 from fedsplit.errors import RunFailed, UserError, first_line, format_count
 from fedsplit.machine.cores import jobs_at_once
@@ -45,11 +45,6 @@ _RETURN_S = 60.0
 """Seconds to wait for a worker that takes the place of a lost one."""
 _TOKEN = secrets.token_hex(32)
 """Token of all clusters that this process starts: Ray asks for it once."""
-_WATCH = 'read -r _; folder=$1; shift; kill "$@"; sleep 2; kill -9 "$@"; rm -rf "$folder"'
-"""Shell script that ends the processes of a cluster started here once the driver, and its pipe, are gone.
-
-Ray's own processes notice it too, some of them after minutes.
-"""
 _LOOK_S = 0.2
 """Seconds between two looks at who is there."""
 _LISTEN_S = 10.0
@@ -311,13 +306,8 @@ class _OwnCluster:
                 _temp_dir=self._folder,
             )
         node: Any = ray._private.worker.global_worker.node
-        pids = [str(each.process.pid) for group in node.all_processes.values() for each in group]
-        pids += [child for pid in pids for child in _children(pid)]
-        watching = ["/bin/sh", "-c", _WATCH, "sh", self._folder, *pids]
-        output = subprocess.DEVNULL
-        self._watch = subprocess.Popen(
-            watching, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
-        )
+        pids = [each.process.pid for group in node.all_processes.values() for each in group]
+        self._watch = start_watch(self._folder, pids)
 
     def clean(self) -> None:
         """Leave nothing of the cluster behind."""
@@ -349,14 +339,6 @@ def _look_for_listener(address: str, within: float) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=within).close()
     except OSError as error:
         raise ConnectionError(f"nothing listens at {address}: {first_line(error)}") from error
-
-
-def _children(pid: str) -> list[str]:
-    """Processes that a process of this machine has started; none where that cannot be looked up."""
-    try:
-        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:
-        return []
 
 
 def _nodes() -> list[dict[str, Any]]:
