@@ -8,7 +8,6 @@ import logging
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -27,6 +26,7 @@ import torch
 from ray._private import ray_constants, services
 from ray.exceptions import OutOfMemoryError, RayError, RayTaskError
 
+from fedsplit.cluster.listener import look_for_listener
 from fedsplit.cluster.packing import pack, packed_bytes, unpack
 from fedsplit.cluster.remote import RemoteWorker
 from fedsplit.cluster.watch import start_watch
@@ -47,8 +47,6 @@ _TOKEN = secrets.token_hex(32)
 """Token of all clusters that this process starts: Ray asks for it once."""
 _LOOK_S = 0.2
 """Seconds between two looks at who is there."""
-_LISTEN_S = 10.0
-"""Most seconds to wait for a connection to a cluster's address."""
 _TRY_S = 42.0
 """Seconds of one of Ray's tries to join a cluster; it makes twenty, with what listens and does not answer."""
 
@@ -111,11 +109,11 @@ class RayWorkers(Workers):
         self.summary.workers, self.summary.nodes = len(nodes), len(set(nodes.values()))
         if len(nodes) < self._size.least:
             began = f"{len(nodes)} of {wanted} workers began"
-            least = f"cluster.min_workers is {self._size.least}"
+            least = self._size.least_in_words(ended)
             if ended:
-                raise RunFailed(f"{began}, and {least}{_first_reason(ended)}")
-            deadline = self._size.deadline_s
-            raise UserError("cluster.start_deadline_s", deadline, f"{began} in that time, and {least}")
+                raise RunFailed(f"{began}, and {least}")
+            late = f"{began} in that time, and {least}"
+            raise UserError("cluster.start_deadline_s", self._size.deadline_s, late)
         _LOG.info("%s workers on %s nodes", self.summary.workers, self.summary.nodes)
 
     def _connect(self, data: int) -> None:
@@ -136,7 +134,7 @@ class RayWorkers(Workers):
             address = services.canonicalize_bootstrap_address(self._address)
             if address is None:
                 raise ValueError("local is none's: null starts a cluster on this machine")
-            _look_for_listener(address, min(_LISTEN_S, deadline))
+            look_for_listener(address, deadline)
             with _constant_of_ray("NUM_REDIS_GET_RETRIES", max(1, int(deadline / _TRY_S))):
                 ray.init(address=address, configure_logging=False, log_to_driver=False)
         except Exception as error:  # Ray raises plain ones too
@@ -250,8 +248,7 @@ class RayWorkers(Workers):
         if gone:
             _LOG.warning("the run goes on without workers %s", ", ".join(map(str, gone)))
         if len(self._actors) < self._size.least:
-            message = f"workers left: {len(self._actors)}, and cluster.min_workers is {self._size.least}"
-            raise RunFailed(message + _first_reason(ended))
+            raise RunFailed(f"workers left: {len(self._actors)}, and {self._size.least_in_words(ended)}")
 
     def _silent(self) -> set[int]:
         """Workers that are known to be gone, whatever others are doing."""
@@ -332,15 +329,6 @@ def _constant_of_ray(name: str, value: object) -> Iterator[None]:
         setattr(ray_constants, name, before)
 
 
-def _look_for_listener(address: str, within: float) -> None:
-    """Raise an error where nothing listens at an address: Ray would go on asking for minutes."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=within).close()
-    except OSError as error:
-        raise ConnectionError(f"nothing listens at {address}: {first_line(error)}") from error
-
-
 def _nodes() -> list[dict[str, Any]]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node for node in nodes if node["Alive"]]
@@ -350,11 +338,6 @@ def _free_of(node: dict[str, Any]) -> tuple[float, float]:
     """Cores and GPUs of a node."""
     resources = node["Resources"]
     return resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-
-
-def _first_reason(ended: dict[int, str]) -> str:
-    """Why the first of some workers ended as it began, as an end of a sentence; empty where none did."""
-    return next((f"; worker {worker} ended as it began: {why}" for worker, why in ended.items()), "")
 
 
 def lost_reason(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """Workers that an engine spreads clients over, whichever library starts them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias
 
@@ -66,6 +66,15 @@ class WorkerSize:
         """Needs of each worker, in words."""
         gpus = f" and {self.gpus:g} GPU" if self.gpus else ""
         return f"each needs {self.cpus:g} CPU{gpus}"
+
+    def least_in_words(self, ended: Mapping[int, str]) -> str:
+        """Least number of workers, in words, and why the first of those that ended as they began did.
+
+        Args:
+            ended: reasons of workers that ended as they began, by their numbers.
+        """
+        why = next((f"; worker {worker} ended as it began: {why}" for worker, why in ended.items()), "")
+        return f"cluster.min_workers is {self.least}{why}"
 
     def room(self, cpus: float, gpus: float) -> int:
         """Number of workers that a machine with so many cores and GPUs holds."""
