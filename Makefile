@@ -26,7 +26,7 @@ lint: install ## what CI checks beside the tests
 	$(IN)/mypy
 	$(IN)/python tests/dead_code.py
 
-docs: install ## the documentation as a site: site/index.html
+docs: $(ENVIRONMENT)/documents ## the documentation as a site: site/index.html
 	NO_MKDOCS_2_WARNING=1 $(IN)/mkdocs build --quiet
 
 install: $(ENVIRONMENT)/installed ## .venv with everything in it
@@ -42,12 +42,16 @@ PIP_INSTALL = $(IN)/python -m pip install --quiet --no-compile $(INDEX) --constr
 $(ENVIRONMENT)/runs: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fedsplit needs Python 3.11 or later")'
 	$(PYTHON) -m venv $(ENVIRONMENT)
-	@echo "installing what runs and figures need into $(ENVIRONMENT)$(if $(TORCH),, (on Linux gigabytes of CUDA; make run TORCH=cpu goes without))"
+	@echo "installing what runs and figures need into $(ENVIRONMENT); takes minutes$(if $(TORCH),, (on Linux gigabytes of CUDA; make run TORCH=cpu goes without))"
 	$(PIP_INSTALL) '.[plot]'
 	touch $@
 
 $(ENVIRONMENT)/installed: $(ENVIRONMENT)/runs
 	$(PIP_INSTALL) '.[all]'
+	touch $@ $(ENVIRONMENT)/documents
+
+$(ENVIRONMENT)/documents: $(ENVIRONMENT)/runs
+	$(PIP_INSTALL) '.[docs]'
 	touch $@
 
 clean: ## remove the environment; results in saves/ and data in datas/ stay

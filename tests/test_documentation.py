@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fedsplit.config.choices import CONFIGS
 from fedsplit.config.overrides import join_list
 from fedsplit.config.traits import algorithm_traits
 from tests.command_line import command_line
@@ -149,3 +150,21 @@ def test_lists_and_patterns_are_quoted_for_the_shell_in_every_command_shown(root
             assert not re.search(r"[][(*?]", arguments), f"{path.name}: {found[0]}"
             seen += 1
     assert seen > 60
+
+
+def test_table_of_choices_names_every_choice_of_every_group(root: Path) -> None:
+    rows = re.findall(r"^\| `([\w.`, ]+)` \| (.*?) \|", (root / "docs/choosing.md").read_text(), re.MULTILINE)
+    told = {
+        group: set(re.findall(r"`([\w.]+)`", names))
+        for groups, names in rows
+        for group in re.split("`, `", groups)
+    }
+    told["model"] |= {f"resnet{depth}_32x32" for depth in (18, 34, 50, 101, 152)}
+    told["local_rule"] = told.pop("algorithm.local_rule")
+    for group in ("client_optimizer", "server_optimizer"):
+        told[group] = told["optimizer"]
+    of_tables_of_their_own = {"attacker", "codec", "deployment", "hydra"}
+    folders = {path.name: path for path in CONFIGS.iterdir() if path.is_dir()}
+    assert told.keys() == folders.keys() - of_tables_of_their_own
+    for group, names in told.items():
+        assert {path.stem for path in folders[group].glob("*.yaml")} <= names, group

@@ -162,7 +162,11 @@ MISTAKES = [
     (["++resume={tmp}"], "resume={tmp}: stands by itself"),
     (["resume=1e3"], "resume=1e3: must be the directory of a run"),
     (["-m", "resume={tmp}", "seed=0,1"], "resume={tmp}: must be null with -m: a run is resumed by itself"),
-    (["seed=3", "optimizer=null"], "optimizer=null: no such choice; allowed: adam, adamw, sgd\n"),
+    (
+        ["seed=3", "optimizer=null"],
+        "optimizer=null: no such choice; allowed: adam, adamw, sgd; "
+        "a choice of your own is found with --config-dir=DIRECTORY\n",
+    ),
     (["-m", "algorithm=fed_avg,foo"], "algorithm=foo: no such choice; allowed: "),
     (
         ["dataset=cifar10", "dataset.root={tmp}/typo/x", "dataset.download=false"],

@@ -273,6 +273,7 @@ def test_plot_without_a_file_of_experiments_takes_the_one_that_the_package_came_
     [
         (["good", "empty"], "RUN_DIR=empty: holds no run"),
         (["good", "gone*"], "RUN_DIR=gone*: holds no run"),
+        (["good", "gone"], "RUN_DIR=gone: there is no such folder"),
         (["good", "unevaluated"], "run=unevaluated: must hold at least one round with a test_accuracy"),
         (
             ["good", "--y", "acuracy"],

@@ -27,9 +27,9 @@ def test_list_has_a_row_for_each_run_below_a_folder_with_its_state(tmp_path: Pat
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines()[3:-1]]
     listed = {row[0]: (row[1], *row[5:]) for row in rows}
     assert listed == {
-        "saves/a": ("fsl_sage", "2 of 2", "90.0", "2.00", "finished"),
-        "saves/b": ("cse_fsl", "1 of ?", "50.0", "1.00", "running"),
-        "saves/sweep/0": ("fed_avg", "1 of 7", "25.0", "1.00", "stopped"),
+        "saves/a": ("fsl_sage", "0", "2 of 2", "90.0", "2.00", "finished"),
+        "saves/b": ("cse_fsl", "0", "1 of ?", "50.0", "1.00", "running"),
+        "saves/sweep/0": ("fed_avg", "0", "1 of 7", "25.0", "1.00", "stopped"),
     }
     assert done.stderr.splitlines() == [
         "left out: run=saves/damaged: metrics.csv must have the columns round and load"

@@ -52,10 +52,10 @@ def test_own_choice_runs_and_goes_on_only_with_the_directory_that_it_was_begun_w
     assert stored["choices"]["algorithm"] == "mine"
     assert stored["algorithm"]["_target_"] == "my_package.Mine"
     missing = told("resume=run", "rounds=2", fails=True)
-    began = f"the run was begun with --config-dir={str(place / 'my_configs')!r}"
+    began = f"the run was begun with --config-dir={str(place / 'my_configs')!r}, to be given again"
     assert missing == (
         f"error: algorithm=mine: this installation has no such choice; {began}; "
-        "trust=true takes what config.yaml says\n"
+        "trust=true runs the code that config.yaml names, for runs that you trust\n"
     )
     assert told("--config-dir=my_configs", "resume=run", "rounds=2") == "run\n"
 

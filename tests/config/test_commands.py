@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsplit.config.commands import command
+from fedsplit.config.commands import command, compare_command, resume_command
 
 
 @pytest.mark.parametrize(
@@ -42,3 +42,23 @@ def test_module_that_is_run_names_itself_in_its_help_and_in_what_is_to_be_pasted
 def test_shell_reads_the_arguments_of_a_printed_command_as_they_are() -> None:
     arguments = ["-m", "resume=my run", "a='b'", "seed=0,1"]
     assert shlex.split(command(*arguments)) == ["python", "main.py", *arguments]
+
+
+@pytest.mark.parametrize(
+    ("given", "trusted"),
+    [
+        ("model._target_=nets.Net", True),
+        ("+model._target_=nets.Net", True),
+        ("model.auxiliary=nets.Head", True),
+        ("trust=true", True),
+        ("trust=false", False),
+        ("run=model._target_=x", False),
+        ("model=resnet18", False),
+    ],
+)
+def test_commands_that_follow_trust_a_run_only_where_its_own_command_named_code(
+    monkeypatch: pytest.MonkeyPatch, given: str, trusted: bool
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["main.py", "rounds=2", given])
+    for line in (resume_command(Path("saves/a")), compare_command(Path("saves/a"))):
+        assert ("trust=true" in line) is trusted

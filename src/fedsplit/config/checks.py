@@ -60,6 +60,10 @@ OF_NO_CONSEQUENCE = (
 """Keys in which a resumed run may differ from its checkpoint, with all keys below them."""
 
 
+_SAID_FOR_EVERY_MODEL = {"untie": False, "auxiliary": "fedsplit.models.auxiliary.LinearAuxiliary"}
+"""Defaults of `model.*` in `hydra_config/config.yaml`; those of other keys are null."""
+
+
 def check_keys(config: Plain) -> None:
     """Check every key of a composed configuration by itself; `UserError` says what is allowed."""
     task = task_traits(config)
@@ -121,8 +125,8 @@ def _check_joining_client(group: str, node: object, own: Mapping[str, object]) -
     if not isinstance(node, Mapping):
         raise UserError(group, node, f"must hold {', '.join(own)}")
     for key, value in node.items():
-        if value is None and key in own_keys(group):
-            continue  # a default of every model, which says nothing
+        if key in own_keys(group) and value == _SAID_FOR_EVERY_MODEL.get(key):
+            continue  # a default, which says nothing
         if key not in own:
             message = f"is the server's to say; of this machine are {', '.join(own)}"
             raise UserError(f"{group}.{key}", value, message)

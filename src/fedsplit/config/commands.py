@@ -1,5 +1,6 @@
 """Commands of this package, written as the user who started this process can type them again."""
 
+import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from fedsplit.config.choices import FLAG, user_directory
 from fedsplit.files.paths import display_path
 
 _PACKAGE = Path(__file__).parents[1]
+_NAMES_CODE = re.compile(r"\+*(?:[\w.]+\._target_|model\.auxiliary)=|trust=true$")
 _SCRIPTS = {"fedsplit": "main.py", "fedsplit-plot": "plot_results.py"}
 """Scripts of a checkout, by the command that takes their place once the package is installed."""
 
@@ -23,7 +25,20 @@ def command(*arguments: str, name: Literal["fedsplit", "fedsplit-plot"] = "fedsp
 
 def resume_command(directory: Path) -> str:
     """Command that goes on with the run in a directory."""
-    return command(f"resume={display_path(directory)}")
+    return command(f"resume={display_path(directory)}", *trust_overrides())
+
+
+def compare_command(directory: Path, *overrides: str) -> str:
+    """Command that compares precisions of the client model of the run in a directory."""
+    return command("task=compare", f"run={display_path(directory)}", *overrides, *trust_overrides())
+
+
+def trust_overrides() -> list[str]:
+    """`trust=true` where the command of this process names code itself, which later commands run too.
+
+    What only the files of a run name is no reason: they may be somebody else's.
+    """
+    return ["trust=true"] if any(map(_NAMES_CODE.match, sys.argv[1:])) else []
 
 
 def _program(name: str) -> Sequence[str]:

@@ -19,7 +19,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
 
-from fedsplit.config.choices import CONFIGS, file_of, names_of, target_of, user_directory
+from fedsplit.config.choices import CONFIGS, FLAG, file_of, names_of, target_of, user_directory
 from fedsplit.config.overrides import check_single
 from fedsplit.config.resolvers import register_resolvers
 from fedsplit.config.run_config import RunConfig
@@ -98,9 +98,9 @@ def _wrong(overrides: Sequence[str], error: Exception) -> UserError:
 
 
 def _unknown_choice(group: str, choice: str, options: Sequence[str]) -> UserError:
-    return UserError(
-        group, choice, f"no such choice; {_did_you_mean(choice, options)}allowed: {', '.join(options)}"
-    )
+    meant = _did_you_mean(choice, options)
+    own = "" if meant or user_directory() else f"; a choice of your own is found with {FLAG}=DIRECTORY"
+    return UserError(group, choice, f"no such choice; {meant}allowed: {', '.join(options)}{own}")
 
 
 def _did_you_mean(name: str, known: Sequence[str]) -> str:

@@ -76,8 +76,9 @@ def _choose_again(choices: Mapping[str, str | None], own: str | None) -> tuple[s
         if choice is None:
             continue
         if not _CHOICE.fullmatch(choice) or file_of(group.partition("@")[0], choice) is None:
-            began = f"; the run was begun with {FLAG}={shorten(repr(own))}" if own else ""
-            message = f"this installation has no such choice{began}; trust=true takes what config.yaml says"
+            began = f"; the run was begun with {FLAG}={shorten(repr(own))}, to be given again" if own else ""
+            trusted = "trust=true runs the code that config.yaml names, for runs that you trust"
+            message = f"this installation has no such choice{began}; {trusted}"
             raise UserError(group.removeprefix("codec@"), choice[:_SHOWN], message)
         overrides.append(f"{group}={choice}")
     return tuple(overrides)

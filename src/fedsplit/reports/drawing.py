@@ -108,8 +108,10 @@ class StoredRuns:
                     continue
                 self._notes.add("foreign", f"{other}: not drawn, it is not the directory of a run")
             if not found.runs:
+                gone = not Path(place).exists() and not set("*?[") & set(place)
+                problem = "there is no such folder" if gone else "holds no run"
                 allowed = "a run directory (with config.yaml and metrics.csv), a folder of such, or a glob"
-                empty = UserError(key, place, f"holds no run; must be {allowed}")
+                empty = UserError(key, place, f"{problem}; must be {allowed}")
                 if all_needed:
                     raise empty
                 self._notes.add("empty", str(empty))

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 from rich.console import Console
 from rich.table import Table
 
-from fedsplit.config.commands import command, resume_command
+from fedsplit.config.commands import command, compare_command, resume_command
 from fedsplit.files.paths import display_path
 from fedsplit.recording.run_lock import is_locked
 from fedsplit.reports.runs import Run
@@ -36,13 +36,16 @@ def list_table(runs: Sequence[Run]) -> Table:
     every = [(measure, [measure.of(run) for run in runs]) for measure in measures(_LISTED, ())]
     columns = [(measure, values) for measure, values in every if set(values) != {None}]
     table = Table("Run", "Algorithm", "Model", "Dataset", "Distribution")
+    table.add_column("Seed", justify="right")
     table.add_column("Rounds", justify="right")
     for measure, _ in columns:
         table.add_column(measure.title, justify="right")
     table.add_column("State")
     for place, run in enumerate(runs):
         cells = [_cell(measure, values[place], values) for measure, values in columns]
-        table.add_row(str(display_path(run.path)), *_names(run), _rounds(run), *cells, state_of(run))
+        table.add_row(
+            str(display_path(run.path)), *_names(run), str(run.seed), _rounds(run), *cells, state_of(run)
+        )
     return table
 
 
@@ -52,6 +55,7 @@ def summary_table(run: Run) -> Table:
     table.add_column()
     table.add_column(justify="right")
     table.add_row("State", state_of(run))
+    table.add_row("Seed", str(run.seed))
     table.add_row("Rounds", _rounds(run))
     for measure in measures(_SUMMARISED, _TARGETS):
         value = measure.of(run)
@@ -64,18 +68,17 @@ def summary_table(run: Run) -> Table:
 
 def next_commands(run: Run) -> list[tuple[str, str]]:
     """Commands that usually follow a run, each with what it does."""
-    path = str(display_path(run.path))
     if run.results is None:
         return [] if is_locked(run.path) else [("go on", resume_command(run.path))]
     longer = 2 * len(run.columns["round"])
     return [
-        ("draw its curves", command(path, name="fedsplit-plot")),
-        *_comparison(run, path),
+        ("draw its curves", command(str(display_path(run.path)), name="fedsplit-plot")),
+        *_comparison(run),
         ("train for more rounds", f"{resume_command(run.path)} rounds={longer}"),
     ]
 
 
-def _comparison(run: Run, path: str) -> list[tuple[str, str]]:
+def _comparison(run: Run) -> list[tuple[str, str]]:
     """Command that compares precisions; none where clients hold a tail, as such a model is not deployed."""
     if run.values_by_key.get("model.tail_cut", "null") != "null":
         return []
@@ -83,9 +86,9 @@ def _comparison(run: Run, path: str) -> list[tuple[str, str]]:
     own = [int(name) for half, _, name in halves if half in ("client", "server") and name.isdecimal()]
     client = min(own, default=None)
     if client is None:
-        return [("compare precisions of its client model", command("task=compare", f"run={path}"))]
+        return [("compare precisions of its client model", compare_command(run.path))]
     purpose = f"compare precisions of the model of client {client}"
-    return [(purpose, command("task=compare", f"run={path}", f"task.client={client}"))]
+    return [(purpose, compare_command(run.path, f"task.client={client}"))]
 
 
 def print_summary(run: Run) -> None:

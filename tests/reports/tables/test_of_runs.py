@@ -156,10 +156,23 @@ def test_table_cell_says_how_many_seeds_reached_an_accuracy_where_not_all_did(tm
     table = made(*paths, targets=(0.5, 0.8, 0.95), columns=("bytes_to_accuracy",))
     assert [row.seeds for row in table.rows] == [(0,), (0, 1, 2)]
     assert shown(table, "bytes_to_accuracy.0.5") == ["6.00", "*1.00"]
-    # 1.5 MB of two seeds is no match for 9 MB of all.
+    # 1.5 MB of two seeds cannot be compared with 9 MB of all: the third never reached it.
     assert shown(table, "bytes_to_accuracy.0.8") == ["*9.00", "1.50 ± 0.71 2 of 3 seeds"]
     assert shown(table, "bytes_to_accuracy.0.95") == ["-", "-"]
     assert "-: not reached, or not measured." in table.note()
+
+
+def test_means_of_some_seeds_are_never_the_best(tmp_path: Path) -> None:
+    runs = {("ampere", 0): 0.9, ("ampere", 1): 0.2, ("cse_fsl", 0): 0.9, ("cse_fsl", 1): 0.2}
+    paths = [
+        store_run(
+            tmp_path / f"{name}{seed}", name, seed=seed, accuracy=(0.1, last), load=1_000_000 * len(name)
+        )
+        for (name, seed), last in runs.items()
+    ]
+    cells = shown(made(*paths, targets=(0.8,), columns=("bytes_to_accuracy",)), "bytes_to_accuracy.0.8")
+    assert len(set(cells)) == 2
+    assert all("1 of 2 seeds" in cell and "*" not in cell for cell in cells)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from math import floor, log10
 from statistics import fmean, stdev
 from typing import Literal, TypeAlias, get_args
 
-from fedsplit.config.values import Share, fits
+from fedsplit.config.values import Percentile, Share, fits
 from fedsplit.errors import UserError
 from fedsplit.reports.figures.groups import Group, over_seeds
 from fedsplit.reports.figures.wording import in_words
@@ -166,11 +166,13 @@ def _describe_reaching(cell: Estimate) -> str | None:
 def _best(column: Measure, cells: Sequence[Estimate]) -> set[int]:
     """Positions of cells that read the same as the best; none where that would be all.
 
-    What only some of a row's seeds reached is no match for what all of another's did.
+    What only some of a row's seeds reached is compared with nothing: seeds that did not would have raised it.
     """
-    known = {place: cell.mean for place, cell in enumerate(cells) if cell.mean is not None}
-    whole = {place: mean for place, mean in known.items() if _describe_reaching(cells[place]) is None}
-    compared = whole or known
+    compared = {
+        place: cell.mean
+        for place, cell in enumerate(cells)
+        if cell.mean is not None and _describe_reaching(cell) is None
+    }
     if column.better is None or not compared:
         return set()
     best = (max if column.better == "higher" else min)(compared.values())
@@ -219,7 +221,8 @@ def accuracies(key: str, entry: object) -> tuple[float, ...]:
     """Accuracies to be reached that `key` lists, as fractions; `UserError` where they are none."""
     message = "must be a list of different accuracies above 0, at most 1, as [0.8, 0.9]"
     if not isinstance(entry, list) or not fits(list[Share], entry):
-        raise UserError(key, entry, message)
+        percent = isinstance(entry, list) and fits(list[Percentile], entry)
+        raise UserError(key, entry, f"{message}; 80 % is 0.8" if percent else message)
     if len({f"{each:g}" for each in entry}) < len(entry):  # they name columns
         raise UserError(key, entry, message)
     return tuple(map(float, entry))
