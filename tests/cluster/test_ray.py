@@ -81,6 +81,26 @@ def test_cluster_that_ray_cannot_start_is_a_failed_run(monkeypatch: pytest.Monke
     refused.stop()
 
 
+def test_cluster_beyond_loopback_is_joined_only_where_it_asks_for_a_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    places = ["127.0.0.1"]
+    monkeypatch.setattr(ray, "init", lambda **_: None)
+    monkeypatch.setattr(ray, "put", lambda value: value)
+    monkeypatch.setattr(ray_workers, "look_for_listener", lambda *_: None)
+    monkeypatch.setattr(ray_workers, "_nodes", lambda: [{"NodeManagerAddress": place} for place in places])
+    joined = workers("10.0.0.5:6379")
+    monkeypatch.setattr(joined, "_wait_for_start", lambda *_: ({0: "a", 1: "a"}, {}))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setattr(joined, "_wait_for_room", lambda: 2)
+    joined.start(dict)
+    places.append("10.0.0.5")
+    with pytest.raises(UserError, match=r"^cluster.address=10.0.0.5:6379: beyond loopback .* a token"):
+        joined.start(dict)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    joined.start(dict)
+
+
 LOW_MEMORY = "Ray's memory monitor ended it, since memory of its node ran low, whoever took it"
 
 
