@@ -96,7 +96,8 @@ def _foreign(stored: object, own: object, path: str = "") -> Iterator[tuple[str,
         for item in stored:
             yield from _foreign(item, None, path)
     elif isinstance(stored, Mapping):
-        for name, value in stored.items():
+        targets_first = sorted(stored.items(), key=lambda item: not item[0].startswith("_"))
+        for name, value in targets_first:
             key = f"{path}.{name}" if path else name
             has = isinstance(own, Mapping) and name in own
             mine = own[name] if isinstance(own, Mapping) and has else None
