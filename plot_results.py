@@ -2,14 +2,8 @@
 
 import sys
 
-try:
-    from fedsplit.cli.start import plot
-except ModuleNotFoundError as error:
-    if error.name != "fedsplit":
-        raise
-    known = "`make run` sets up .venv with it, and `source .venv/bin/activate` takes that Python"
-    print(f"error: {sys.executable} has no fedsplit: {known}", file=sys.stderr)
-    sys.exit(2)
+import main  # noqa: F401  (comes first: it ends a Python that lacks the package, and says where it is)
+from fedsplit.cli.start import plot
 
 if __name__ == "__main__":
     sys.exit(plot())

@@ -314,7 +314,7 @@ FAULTS = (
         "method-that-is-made-of-a-rule-takes-another",
         "building",
         "src/fedsplit/building/algorithm.py",
-        "        if _choice_of(algorithm.own_rule) or type(rule)",
+        "        if own or type(rule)",
         "        if type(rule)",
         ("tests/parties/test_local_rule.py",),
     ),

@@ -589,7 +589,7 @@ def test_failed_run_names_the_whole_command_that_goes_on_with_its_checkpoint(
 
 @pytest.mark.parametrize("script", ["main.py", "plot_results.py"])
 def test_python_without_the_package_is_told_where_it_is(script: str) -> None:
-    bare = [sys.executable, "-I", "-S", str(Path(__file__).parents[2] / script)]
+    bare = [sys.executable, "-E", "-s", "-S", str(Path(__file__).parents[2] / script)]
     ended = subprocess.run(bare, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2
     assert ended.stdout == ""

@@ -67,8 +67,9 @@ def find_local_rule(config: RunConfig, algorithm: type[Algorithm]) -> LocalRule:
     """
     rule, name = config.local_step.local_rule.build(LocalRule), config.choice("algorithm")
     if algorithm.own_rule is not None and not isinstance(rule, algorithm.own_rule):
-        needed = _choice_of(algorithm.own_rule) or _choice_of(LocalRule)
-        if _choice_of(algorithm.own_rule) or type(rule) is not LocalRule:
+        own = _choice_of(algorithm.own_rule)
+        if own or type(rule) is not LocalRule:
+            needed = own or _choice_of(LocalRule)
             message = f"must be {needed}: clients of algorithm={name} follow its own rule"
             raise UserError(_LOCAL_RULE, _chosen_rule(config), message)
         rule = _own_rule(config, algorithm.own_rule)
